@@ -1,0 +1,4 @@
+//! The embedded broker.
+/// placeholder
+#[derive(Debug)]
+pub struct EmbeddedBroker;

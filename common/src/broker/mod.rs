@@ -1,0 +1,199 @@
+//! The broker seam: durable work queues by model group, priority and lane.
+//!
+//! A message is a wake-up: any number of copies of it may exist, and admission decides what one is worth. So a broker must
+//! deliver each confirmed message at least once until it is acknowledged, and need not do more. One conformance suite runs
+//! on all back ends.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::job::LaneKey;
+
+mod embedded;
+mod rabbitmq;
+
+pub use embedded::EmbeddedBroker;
+pub use rabbitmq::{RabbitBroker, RabbitOptions};
+
+/// What went wrong with the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be reached now; the same call may succeed later.
+    #[error("the broker cannot be reached while {doing}: {reason}")]
+    Unavailable {
+        /// The operation.
+        doing: &'static str,
+        /// What the driver says.
+        reason: String,
+    },
+    /// It accepts no publishes now: memory or disk alarm. The same call may succeed later.
+    #[error("the broker blocks publishers: {reason}; free memory or disk on its machine")]
+    Blocked {
+        /// What the broker says.
+        reason: String,
+    },
+    /// It cannot be used as it is; the text says what to do.
+    #[error("{0}")]
+    Setup(String),
+}
+
+impl Error {
+    /// Tells whether the same call may succeed later.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Blocked { .. })
+    }
+}
+
+/// The result of a broker call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A message to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The work queue that it goes to.
+    pub lane: LaneKey,
+    /// The envelope's bytes.
+    pub payload: Bytes,
+}
+
+/// What the broker said to one published message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirm {
+    /// It is durable.
+    Confirmed,
+    /// The queue is full or refused it; try later.
+    Refused,
+    /// There is no such queue.
+    Unroutable,
+}
+
+/// Where a message came from, so that it can be put aside with its origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// It cannot be read or worked: for the keeper to turn into rows.
+    Dead,
+    /// Its envelope is of a later major version: it waits for a worker that can read it.
+    Future,
+}
+
+/// A message that the broker itself put aside.
+pub struct AsideMessage {
+    /// Why, for people, as the broker tells it: `delivery_limit`, `rejected`, `unrouted`, or the reason given to
+    /// [`Broker::put_aside`].
+    pub reason: String,
+    /// The routing key under which it was published first.
+    pub routing_key: String,
+    /// The envelope's bytes.
+    pub payload: Bytes,
+    /// Takes it out of its queue; dropped unsettled, it stays there.
+    pub settle: Settle,
+}
+
+impl fmt::Debug for AsideMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsideMessage")
+            .field("reason", &self.reason)
+            .field("routing_key", &self.routing_key)
+            .field("bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the settlements of one channel go.
+pub trait Settler: Send + Sync + fmt::Debug {
+    /// Settles one delivery; never blocks. Acks are idempotent wake-ups: one that is lost makes a duplicate, no loss.
+    fn settle(&self, tag: u64, how: Settled);
+}
+
+/// How a delivery is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is taken care of elsewhere; the broker forgets it.
+    Ack,
+    /// It goes back to its queue.
+    GiveBack,
+}
+
+/// The right to settle one delivery, once. Dropped, the delivery goes back to its queue.
+#[derive(Debug)]
+pub struct Settle {
+    tag: u64,
+    settler: Option<Arc<dyn Settler>>,
+}
+
+impl Settle {
+    pub(crate) fn new(tag: u64, settler: Arc<dyn Settler>) -> Self {
+        Self { tag, settler: Some(settler) }
+    }
+
+    /// Says that another thing holds what the message brought.
+    pub fn ack(mut self) {
+        if let Some(settler) = self.settler.take() {
+            settler.settle(self.tag, Settled::Ack);
+        }
+    }
+}
+
+impl Drop for Settle {
+    fn drop(&mut self) {
+        if let Some(settler) = self.settler.take() {
+            settler.settle(self.tag, Settled::GiveBack);
+        }
+    }
+}
+
+/// A message as a consumer gets it.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The envelope's bytes.
+    pub payload: Bytes,
+    /// Whether it was delivered before.
+    pub redelivered: bool,
+    /// Takes it out of its queue; dropped unsettled, it goes back.
+    pub settle: Settle,
+}
+
+/// A running subscription to the lanes of one model group.
+#[async_trait]
+pub trait Consumer: Send + fmt::Debug {
+    /// Waits for the next message; priorities take turns by weight, lanes of a priority by round robin.
+    ///
+    /// Survives lost connections by itself; `None` only after the broker was shut down. Cancel safe.
+    async fn next(&mut self) -> Option<Delivery>;
+
+    /// Returns a message that is here already, without waiting.
+    fn try_next(&mut self) -> Option<Delivery>;
+}
+
+/// Work queues.
+#[async_trait]
+pub trait Broker: Send + Sync + fmt::Debug {
+    /// Makes sure that the queues of these model groups exist. Idempotent.
+    async fn declare(&self, groups: &[String]) -> Result<()>;
+
+    /// Publishes messages in one pipelined window and waits for the confirms; the answers are in the order of the messages.
+    ///
+    /// On an error, some may have been published: publish them all again.
+    async fn publish(&self, messages: Vec<Outgoing>) -> Result<Vec<Confirm>>;
+
+    /// Subscribes to all lanes of a model group. `window` bounds the messages that wait here unacknowledged, in each lane.
+    async fn consume(&self, group: &str, window: u16) -> Result<Box<dyn Consumer>>;
+
+    /// Returns how many messages each lane has ready.
+    async fn depths(&self, lanes: &[LaneKey]) -> Result<Vec<u64>>;
+
+    /// Puts a message aside durably, to be settled at its origin only after this returned.
+    async fn put_aside(&self, aside: Aside, routing_key: &str, reason: &str, payload: Bytes) -> Result<()>;
+
+    /// Takes at most `limit` messages that were put aside; `Dead` includes what the broker itself rejected and could not route.
+    async fn take_aside(&self, aside: Aside, limit: u32) -> Result<Vec<AsideMessage>>;
+
+    /// Fails with a text that says what to do if the broker cannot be reached.
+    async fn check(&self) -> Result<()>;
+
+    /// Stops consumers and closes connections; unsettled deliveries go back.
+    async fn shutdown(&self);
+}

@@ -1,0 +1,7 @@
+//! RabbitMQ.
+/// placeholder
+#[derive(Debug)]
+pub struct RabbitBroker;
+/// placeholder
+#[derive(Debug)]
+pub struct RabbitOptions;

@@ -1,0 +1,18 @@
+//! What every part of Gristmill shares: domain types, configuration, errors, retry policy, and the two seams,
+//! [`broker`] and [`store`], with their back ends.
+//!
+//! This crate knows neither producers nor workers. Only `broker::rabbitmq` names `lapin`, only `store` and the embedded
+//! broker name `sqlx`, only `retry` names `backoff`.
+
+pub mod batch;
+pub mod broker;
+pub mod clock;
+pub mod config;
+pub mod envelope;
+pub mod failure;
+pub mod id;
+pub mod job;
+pub mod outcome;
+pub mod retry;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,4 @@
+//! Postgres.
+/// placeholder
+#[derive(Debug)]
+pub struct PostgresStore;

@@ -1,0 +1,4 @@
+//! SQLite.
+/// placeholder
+#[derive(Debug)]
+pub struct SqliteStore;

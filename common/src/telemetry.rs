@@ -1,0 +1,30 @@
+//! Logs: the names of fields, and how they are set up. Prompts, completions, keys and bodies are never logged.
+
+use tracing_subscriber::EnvFilter;
+
+/// The field names that events use.
+pub mod field {
+    /// A job's id.
+    pub const JOB_ID: &str = "job.id";
+    /// A batch's id.
+    pub const BATCH_ID: &str = "batch.id";
+    /// A deployment's name.
+    pub const DEPLOYMENT: &str = "deployment";
+    /// The class of an error.
+    pub const FAILURE_CODE: &str = "failure.code";
+}
+
+/// Sends logs to standard error: text, or JSON lines where `json` is set.
+///
+/// `GRISTMILL_LOG` (else `RUST_LOG`) filters, in the syntax of `tracing-subscriber`; otherwise `default` does. A second call
+/// changes nothing.
+pub fn init(default: &str, json: bool) {
+    let filter = std::env::var("GRISTMILL_LOG")
+        .or_else(|_| std::env::var("RUST_LOG"))
+        .ok()
+        .and_then(|text| EnvFilter::try_new(text).ok())
+        .unwrap_or_else(|| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Fails only if a subscriber is set already, which then serves.
+    let _ = if json { builder.json().try_init() } else { builder.with_target(false).try_init() };
+}
