@@ -1,0 +1,508 @@
+# Finds or starts the RabbitMQ and the Postgres that tests and benchmarks run against. Sourced, not run:
+#
+#   source scripts/services.sh
+#   trap gristmill_services_stop EXIT
+#   gristmill_services
+#
+# gristmill_services exports GRISTMILL_TEST_DATABASE_URL (a user that may create databases) and GRISTMILL_TEST_AMQP_URL,
+# or says what to do and returns 1. For each service it tries, in this order:
+#
+#   1. AMQP_URL / DATABASE_URL, if set: that server and no other.
+#   2. running    what answers on the default local ports.
+#   3. compose    docker-compose.yml, if a Docker daemon answers. The containers stay up for the next run.
+#   4. installed  the installed server programs, with data in a temporary directory and on free ports.
+#   5. packages   the same, after installing the Debian/Ubuntu packages with apt-get.
+#
+# gristmill_services_stop ends, by process id, what step 4 or 5 started, and removes its data. It leaves every other server.
+#
+# Settings (environment):
+#   GRISTMILL_SERVICES       which of the steps 2 to 5 to try; default "running compose installed packages"
+#   GRISTMILL_POSTGRES_PORT  the local port where step 2 looks and step 3 publishes; default 5432
+#   GRISTMILL_RABBITMQ_PORT  the same; default 5672
+#   PGPASSWORD               the password to try with the local users in step 2
+#   POSTGRES_PASSWORD        the password of docker-compose.yml; default gristmill
+
+gristmill_root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+# What gristmill_services_stop must end and remove. epmd is Erlang's name server, here one for our node alone.
+gristmill_temp_dir=
+gristmill_postgres_pid=
+gristmill_rabbitmq_pid=
+gristmill_epmd_port=
+gristmill_apt_updated=
+
+gristmill_services() {
+  gristmill_find postgres DATABASE_URL || return 1
+  gristmill_find rabbitmq AMQP_URL || return 1
+  export GRISTMILL_TEST_DATABASE_URL GRISTMILL_TEST_AMQP_URL
+}
+
+gristmill_services_stop() {
+  if [ -n "$gristmill_rabbitmq_pid" ]; then
+    gristmill_say "stopping RabbitMQ (pid $gristmill_rabbitmq_pid)"
+    gristmill_end "$gristmill_rabbitmq_pid" TERM || gristmill_say "could not stop it"
+    gristmill_rabbitmq_pid=
+  fi
+  if [ -n "$gristmill_epmd_port" ] && command -v epmd >/dev/null; then
+    # It listens on a port that only our node knew, so this ends no other node's name server.
+    ERL_EPMD_PORT=$gristmill_epmd_port epmd -kill >/dev/null 2>&1 || gristmill_say "no epmd left on port $gristmill_epmd_port"
+    gristmill_epmd_port=
+  fi
+  if [ -n "$gristmill_postgres_pid" ]; then
+    gristmill_say "stopping Postgres (pid $gristmill_postgres_pid)"
+    # INT is the fast shutdown: it does not wait for clients.
+    gristmill_end "$gristmill_postgres_pid" INT || gristmill_say "could not stop it"
+    gristmill_postgres_pid=
+  fi
+  if [ -n "$gristmill_temp_dir" ]; then
+    rm -rf -- "$gristmill_temp_dir"
+    gristmill_temp_dir=
+  fi
+}
+
+# The C compiler that SQLite and ring are built with.
+gristmill_compiler() {
+  command -v cc >/dev/null && return 0
+  gristmill_say "no C compiler (cc): installing build-essential"
+  gristmill_apt build-essential && command -v cc >/dev/null && return 0
+  gristmill_say "no C compiler: install one that runs as 'cc' (Debian/Ubuntu: apt-get install build-essential) and run this again"
+  return 1
+}
+
+# --- One service ----------------------------------------------------------------------------------------------------
+
+gristmill_find() { # postgres|rabbitmq, name of the variable with its URL
+  local service=$1 variable=$2 step
+  local url=${!variable:-}
+  if [ "$service" = postgres ] && [ "${url%%:*}" = sqlite ]; then
+    gristmill_say "DATABASE_URL names a SQLite file; the tests need a Postgres as well, looking for one"
+    url=
+  fi
+  if [ -n "$url" ]; then
+    gristmill_say "using $variable for $service"
+    "gristmill_${service}_given" "$url" && return 0
+    gristmill_say "no $service there: start it, or unset $variable to have one found or started"
+    return 1
+  fi
+  for step in ${GRISTMILL_SERVICES:-running compose installed packages}; do
+    case $step in
+      running | compose | installed | packages) ;;
+      *) gristmill_say "GRISTMILL_SERVICES: unknown step '$step' (running, compose, installed, packages)"; return 1 ;;
+    esac
+    "gristmill_${service}_$step" && return 0
+  done
+  gristmill_say "no $service: set $variable, or start Docker, or install the server (Debian/Ubuntu: postgresql, rabbitmq-server), and run this again"
+  return 1
+}
+
+# --- Postgres -------------------------------------------------------------------------------------------------------
+
+gristmill_postgres_given() { # url
+  local url=$1 host port answer
+  read -r host port < <(gristmill_address "$url" 5432)
+  if [ "$host" != - ] && ! gristmill_postgres_answers "$host" "$port"; then
+    gristmill_say "nothing that speaks Postgres answers at $host:$port"
+    return 1
+  fi
+  # A query part may hold parameters that psql refuses; the tests will say what is wrong with such a URL.
+  if command -v psql >/dev/null && [ "$url" = "${url%%\?*}" ]; then
+    if ! answer=$(gristmill_postgres_may_create "$url" 2>&1); then
+      gristmill_say "${answer%%$'\n'*}"
+      return 1
+    fi
+    if [ "$answer" != t ]; then
+      gristmill_say "its user may not create databases, and each test makes its own: ALTER ROLE ... CREATEDB"
+      return 1
+    fi
+  fi
+  GRISTMILL_TEST_DATABASE_URL=$url
+}
+
+gristmill_postgres_running() {
+  local port=${GRISTMILL_POSTGRES_PORT:-5432} user password url answer
+  if ! gristmill_postgres_answers 127.0.0.1 "$port"; then
+    gristmill_say "no Postgres on 127.0.0.1:$port"
+    return 1
+  fi
+  for user in postgres root "$(id -un)"; do
+    for password in "${PGPASSWORD:-}" "${POSTGRES_PASSWORD:-gristmill}"; do
+      url=$(gristmill_postgres_url "$user" "$password" "$port")
+      if command -v psql >/dev/null; then
+        answer=$(gristmill_postgres_may_create "$url" 2>/dev/null) || continue
+        [ "$answer" = t ] || continue
+      else
+        # Without psql, only a login without a password can be tried, and its rights not at all.
+        gristmill_postgres_trusts "$user" "$port" || continue
+        url=$(gristmill_postgres_url "$user" "" "$port")
+      fi
+      gristmill_say "using the Postgres on 127.0.0.1:$port as user $user"
+      GRISTMILL_TEST_DATABASE_URL=$url
+      return 0
+    done
+  done
+  gristmill_say "a Postgres answers on 127.0.0.1:$port, but no user is known that may log in and create databases (DATABASE_URL or PGPASSWORD would name one)"
+  return 1
+}
+
+gristmill_postgres_compose() {
+  local port
+  gristmill_compose postgres GRISTMILL_POSTGRES_PORT 5432 port || return 1
+  if ! gristmill_wait 60 gristmill_postgres_answers 127.0.0.1 "$port"; then
+    gristmill_say "the Postgres container does not answer on 127.0.0.1:$port"
+    return 1
+  fi
+  GRISTMILL_TEST_DATABASE_URL=$(gristmill_postgres_url postgres "${POSTGRES_PASSWORD:-gristmill}" "$port")
+}
+
+gristmill_postgres_installed() {
+  local bin user dir port
+  if ! bin=$(gristmill_postgres_bin); then
+    gristmill_say "no Postgres server programs installed"
+    return 1
+  fi
+  # Postgres refuses to run as root.
+  user=$(gristmill_user postgres nobody)
+  port=$(gristmill_free_port) || return 1
+  gristmill_service_dir postgres "$user" dir || return 1
+  gristmill_say "starting Postgres from $bin on 127.0.0.1:$port with its data in $dir"
+  if ! gristmill_as "$user" "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --no-locale >"$gristmill_temp_dir/initdb.log" 2>&1; then
+    gristmill_say "initdb failed:"
+    tail -n 5 "$gristmill_temp_dir/initdb.log" >&2
+    return 1
+  fi
+  # The tests run in parallel, each with pools of its own: more connections than the default 100.
+  if ! gristmill_as "$user" "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 \
+    -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=300" start >/dev/null; then
+    gristmill_say "Postgres did not start:"
+    tail -n 5 "$dir/log" >&2
+    [ ! -s "$dir/data/postmaster.pid" ] || gristmill_end "$(head -n 1 "$dir/data/postmaster.pid")" INT
+    return 1
+  fi
+  gristmill_postgres_pid=$(head -n 1 "$dir/data/postmaster.pid")
+  GRISTMILL_TEST_DATABASE_URL=$(gristmill_postgres_url postgres "" "$port")
+}
+
+gristmill_postgres_packages() {
+  gristmill_say "installing Postgres"
+  gristmill_apt postgresql || return 1
+  # The package starts a server of its own, but with no login over TCP that is known here: a private one is started.
+  gristmill_postgres_installed
+}
+
+gristmill_postgres_bin() {
+  local dir
+  for dir in $(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -rV) \
+    "$(pg_config --bindir 2>/dev/null)" "$(dirname -- "$(command -v initdb || echo /nowhere/initdb)")"; do
+    if [ -x "$dir/initdb" ] && [ -x "$dir/pg_ctl" ] && [ -x "$dir/postgres" ]; then
+      printf '%s\n' "$dir"
+      return 0
+    fi
+  done
+  return 1
+}
+
+gristmill_postgres_url() { # user password port
+  printf 'postgres://%s%s@127.0.0.1:%s/postgres\n' "$(gristmill_encode "$1")" "${2:+:$(gristmill_encode "$2")}" "$3"
+}
+
+gristmill_postgres_may_create() { # url
+  PGCONNECT_TIMEOUT=5 psql -XAtqw "$1" -c "select rolsuper or rolcreatedb from pg_roles where rolname = current_user"
+}
+
+# An SSLRequest is answered with one byte, S or N, by every Postgres, before any login.
+gristmill_postgres_answers() { # host port
+  case $(gristmill_ask "$1" "$2" 1 '\0\0\0\10\4\322\26\57') in
+    53 | 4e) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+# A StartupMessage of protocol 3.0 is answered with AuthenticationOk where no password is asked, and then with S
+# (ParameterStatus) if the user exists.
+gristmill_postgres_trusts() { # user port
+  local length
+  length=$(printf '\\%03o' $((33 + ${#1})))
+  [ "$(gristmill_ask 127.0.0.1 "$2" 10 "\\0\\0\\0$length\\0\\3\\0\\0user\\0$1\\0database\\0postgres\\0\\0")" = 52000000080000000053 ]
+}
+
+# --- RabbitMQ -------------------------------------------------------------------------------------------------------
+
+gristmill_rabbitmq_given() { # url
+  local host port default=5672
+  [ "${1%%:*}" = amqps ] && default=5671
+  read -r host port < <(gristmill_address "$1" "$default")
+  if [ "$default" = 5671 ]; then
+    # Inside TLS nothing can be asked from here: that the port is open must do.
+    gristmill_open "$host" "$port" || { gristmill_say "nothing listens at $host:$port"; return 1; }
+  else
+    gristmill_rabbitmq_answers "$host" "$port" || { gristmill_say "nothing that speaks AMQP answers at $host:$port"; return 1; }
+  fi
+  GRISTMILL_TEST_AMQP_URL=$1
+}
+
+gristmill_rabbitmq_running() {
+  local port=${GRISTMILL_RABBITMQ_PORT:-5672}
+  if ! gristmill_rabbitmq_answers 127.0.0.1 "$port"; then
+    gristmill_say "no RabbitMQ on 127.0.0.1:$port"
+    return 1
+  fi
+  gristmill_say "using the RabbitMQ on 127.0.0.1:$port as user guest"
+  GRISTMILL_TEST_AMQP_URL=$(gristmill_rabbitmq_url "$port")
+}
+
+gristmill_rabbitmq_compose() {
+  local port
+  gristmill_compose rabbitmq GRISTMILL_RABBITMQ_PORT 5672 port || return 1
+  if ! gristmill_wait 60 gristmill_rabbitmq_answers 127.0.0.1 "$port"; then
+    gristmill_say "the RabbitMQ container does not answer on 127.0.0.1:$port"
+    return 1
+  fi
+  GRISTMILL_TEST_AMQP_URL=$(gristmill_rabbitmq_url "$port")
+}
+
+gristmill_rabbitmq_installed() {
+  local program user dir port dist_port epmd_port
+  if ! program=$(gristmill_rabbitmq_program); then
+    gristmill_say "no RabbitMQ server program installed"
+    return 1
+  fi
+  user=$(gristmill_user rabbitmq root)
+  port=$(gristmill_free_port) && dist_port=$(gristmill_free_port) && epmd_port=$(gristmill_free_port) || return 1
+  gristmill_service_dir rabbitmq "$user" dir || return 1
+  printf 'listeners.tcp.local = 127.0.0.1:%s\n' "$port" >"$dir/rabbitmq.conf"
+  printf '[].\n' >"$dir/enabled_plugins"
+  : >"$dir/rabbitmq-env.conf"
+  gristmill_say "starting RabbitMQ from $program on 127.0.0.1:$port with its data in $dir"
+  # Every path is our own, so that nothing of an installed node is read, and the name server (epmd) as well.
+  if ! gristmill_as "$user" env HOME="$dir" \
+    ERL_EPMD_PORT="$epmd_port" ERL_EPMD_ADDRESS=127.0.0.1 ERL_FLAGS="-kernel inet_dist_use_interface {127,0,0,1}" \
+    RABBITMQ_NODENAME="gristmill-$$@localhost" RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT="$port" RABBITMQ_DIST_PORT="$dist_port" \
+    RABBITMQ_CONF_ENV_FILE="$dir/rabbitmq-env.conf" RABBITMQ_CONFIG_FILE="$dir/rabbitmq.conf" \
+    RABBITMQ_ADVANCED_CONFIG_FILE="$dir/advanced.config" RABBITMQ_ENABLED_PLUGINS_FILE="$dir/enabled_plugins" \
+    RABBITMQ_MNESIA_BASE="$dir/data" RABBITMQ_LOG_BASE="$dir/log" RABBITMQ_PID_FILE="$dir/pid" \
+    "$program" -detached >"$gristmill_temp_dir/rabbitmq-start.log" 2>&1; then
+    gristmill_say "RabbitMQ did not start:"
+    tail -n 5 "$gristmill_temp_dir/rabbitmq-start.log" >&2
+    return 1
+  fi
+  gristmill_epmd_port=$epmd_port
+  gristmill_wait 30 test -s "$dir/pid" && gristmill_rabbitmq_pid=$(tr -cd '0-9' <"$dir/pid")
+  if ! gristmill_wait 90 gristmill_rabbitmq_answers 127.0.0.1 "$port"; then
+    gristmill_say "RabbitMQ does not answer on 127.0.0.1:$port; the end of its log:"
+    tail -n 5 "$dir"/log/*.log >&2
+    [ -z "$gristmill_rabbitmq_pid" ] || gristmill_end "$gristmill_rabbitmq_pid" TERM
+    gristmill_rabbitmq_pid=
+    return 1
+  fi
+  GRISTMILL_TEST_AMQP_URL=$(gristmill_rabbitmq_url "$port")
+}
+
+gristmill_rabbitmq_packages() {
+  gristmill_say "installing RabbitMQ"
+  gristmill_apt rabbitmq-server || return 1
+  # Where the package has started the server, that one is used; where packages start nothing (containers), a private one.
+  gristmill_rabbitmq_running || gristmill_rabbitmq_installed
+}
+
+# The program itself: the wrapper in the search path of Debian and Fedora switches to its own user and directories.
+gristmill_rabbitmq_program() {
+  local program
+  for program in $(printf '%s\n' /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server | sort -rV) \
+    /usr/lib/rabbitmq/bin/rabbitmq-server "$(command -v rabbitmq-server)"; do
+    if [ -x "$program" ]; then
+      printf '%s\n' "$program"
+      return 0
+    fi
+  done
+  return 1
+}
+
+gristmill_rabbitmq_url() { # port
+  printf 'amqp://guest:guest@127.0.0.1:%s/%%2f\n' "$1"
+}
+
+# The protocol header of AMQP 0-9-1 is answered with a method frame (type 1), before any login.
+gristmill_rabbitmq_answers() { # host port
+  [ "$(gristmill_ask "$1" "$2" 1 'AMQP\0\0\11\1')" = 01 ]
+}
+
+# --- Docker, apt, processes, sockets --------------------------------------------------------------------------------
+
+# Starts one service of docker-compose.yml and sets the variable named last to the local port that reaches it.
+gristmill_compose() { # service, name of the port variable, port inside, name of the result
+  local service=$1 variable=$2 inside=$3 published local_port
+  if ! command -v docker >/dev/null; then
+    gristmill_say "no Docker here"
+    return 1
+  fi
+  if ! gristmill_limit 20 docker info >/dev/null 2>&1 || ! docker compose version >/dev/null 2>&1; then
+    gristmill_say "no Docker daemon answers (or no 'docker compose')"
+    return 1
+  fi
+  local_port=${!variable:-$inside}
+  published=$(gristmill_docker_compose port "$service" "$inside" 2>/dev/null) || published=
+  if [ -n "$published" ]; then
+    local_port=${published##*:}
+  elif gristmill_open 127.0.0.1 "$local_port"; then
+    local_port=$(gristmill_free_port) || return 1
+  fi
+  gristmill_say "starting $service with Docker Compose on 127.0.0.1:$local_port (docker compose down ends it)"
+  if ! env "$variable=$local_port" docker compose --project-directory "$gristmill_root" -f "$gristmill_root/docker-compose.yml" \
+    up -d --wait "$service" >&2; then
+    gristmill_say "docker compose could not start $service"
+    return 1
+  fi
+  printf -v "$4" '%s' "$local_port"
+}
+
+gristmill_docker_compose() {
+  docker compose --project-directory "$gristmill_root" -f "$gristmill_root/docker-compose.yml" "$@"
+}
+
+gristmill_apt() { # package…
+  local sudo=
+  if ! command -v apt-get >/dev/null; then
+    gristmill_say "no apt-get here, so $* cannot be installed"
+    return 1
+  fi
+  if [ "$(id -u)" != 0 ]; then
+    if ! command -v sudo >/dev/null; then
+      gristmill_say "not root and no sudo, so $* cannot be installed"
+      return 1
+    fi
+    sudo=sudo
+  fi
+  gristmill_say "running: ${sudo:+sudo }apt-get install $*"
+  if [ -z "$gristmill_apt_updated" ]; then
+    # A repository that is not wanted here may be out of order: what counts is whether the install works.
+    $sudo apt-get update -qq >&2 || gristmill_say "apt-get update reported an error; trying to install all the same"
+    gristmill_apt_updated=yes
+  fi
+  if ! $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
+    gristmill_say "apt-get could not install $*"
+    return 1
+  fi
+}
+
+# Makes a directory for a service, owned by its user, inside one temporary directory that is removed at the end.
+gristmill_service_dir() { # name, user, name of the result
+  if [ -z "$gristmill_temp_dir" ]; then
+    gristmill_temp_dir=$(mktemp -d "${TMPDIR:-/tmp}/gristmill-services.XXXXXX") && chmod 755 "$gristmill_temp_dir" || return 1
+  fi
+  local made
+  made=$(mktemp -d "$gristmill_temp_dir/$1.XXXXXX") || return 1
+  if [ "$(id -u)" = 0 ]; then
+    chown "$2" "$made" || return 1
+  fi
+  printf -v "$3" '%s' "$made"
+}
+
+# The user that a server is started as: ourselves, or, where we are root, the first of the two that exists.
+gristmill_user() { # preferred fallback
+  if [ "$(id -u)" != 0 ]; then
+    id -un
+  elif id -u "$1" >/dev/null 2>&1; then
+    printf '%s\n' "$1"
+  else
+    printf '%s\n' "$2"
+  fi
+}
+
+gristmill_as() { # user command…
+  local user=$1
+  shift
+  if [ "$user" = "$(id -un)" ]; then
+    (cd / && "$@")
+  else
+    (cd / && runuser -u "$user" -- "$@")
+  fi
+}
+
+# Ends one process and waits until it is gone; after 30 s it is killed.
+gristmill_end() { # pid signal
+  kill -s "$2" "$1" 2>/dev/null || return 0
+  gristmill_wait 30 gristmill_gone "$1" && return 0
+  gristmill_say "pid $1 did not stop within 30 s: killing it"
+  kill -s KILL "$1" 2>/dev/null
+}
+
+gristmill_gone() { # pid
+  ! kill -0 "$1" 2>/dev/null
+}
+
+gristmill_wait() { # seconds command…
+  local tries=$(($1 * 5))
+  shift
+  while [ "$tries" -gt 0 ]; do
+    "$@" && return 0
+    sleep 0.2
+    tries=$((tries - 1))
+  done
+  return 1
+}
+
+# Sends the bytes of a printf format and prints the first bytes of the answer in hexadecimal.
+gristmill_ask() { # host port count format
+  # shellcheck disable=SC2016
+  gristmill_limit 5 bash -c '
+    exec 3<>"/dev/tcp/$1/$2" && printf "$4" >&3 && head -c "$3" <&3 | od -An -v -tx1 | tr -d " \n"
+  ' gristmill_ask "$@" 2>/dev/null
+}
+
+gristmill_open() { # host port
+  # shellcheck disable=SC2016
+  gristmill_limit 5 bash -c 'exec 3<>"/dev/tcp/$1/$2"' gristmill_open "$@" 2>/dev/null
+}
+
+# Below the range from which the system takes the ports of outgoing connections.
+gristmill_free_port() {
+  local port tries=100
+  while [ "$tries" -gt 0 ]; do
+    port=$((20000 + RANDOM % 12000))
+    if ! gristmill_open 127.0.0.1 "$port"; then
+      printf '%s\n' "$port"
+      return 0
+    fi
+    tries=$((tries - 1))
+  done
+  gristmill_say "no free port found"
+  return 1
+}
+
+# Host and port of a URL; "-" as the host where the URL names none (a Unix socket).
+gristmill_address() { # url default-port
+  local rest=${1#*://} host port=$2
+  rest=${rest%%[/?]*}
+  rest=${rest##*@}
+  case $rest in
+    \[*) host=${rest%%]*} host=${host#[} rest=${rest#*]} ;;
+    *) host=${rest%%:*} rest=${rest#"$host"} ;;
+  esac
+  [ -n "${rest#:}" ] && port=${rest#:}
+  printf '%s %s\n' "${host:--}" "$port"
+}
+
+gristmill_encode() { # text
+  local LC_ALL=C text=$1 out="" char i
+  for ((i = 0; i < ${#text}; i++)); do
+    char=${text:i:1}
+    case $char in
+      [a-zA-Z0-9._~-]) out+=$char ;;
+      # A byte above 127 is negative to printf.
+      *) printf -v char '%%%02X' "'$char" && out+=${char/FFFFFFFFFFFFFF/} ;;
+    esac
+  done
+  printf '%s\n' "$out"
+}
+
+gristmill_limit() { # seconds command…
+  if command -v timeout >/dev/null; then
+    timeout "$@"
+  else
+    shift
+    "$@"
+  fi
+}
+
+gristmill_say() {
+  printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
