@@ -22,6 +22,8 @@ CREATE TABLE gristmill.batch (
     recorded            bigint      NOT NULL DEFAULT 0,
     published_through   bigint      NOT NULL DEFAULT 0,
     total               bigint,
+    -- jobs that came as messages and were never recorded by a producer; they have no ordinal
+    adopted             bigint      NOT NULL DEFAULT 0,
     producer            uuid,
     producer_lease      timestamptz,
     -- counters, moved in the transaction that writes the rows
@@ -223,7 +225,9 @@ CREATE TABLE gristmill.worker (
     lease_until timestamptz NOT NULL,
     -- set by the keeper, never cleared: a dead owner stays dead; `left_at` is set by the owner itself
     dead_at     timestamptz,
-    left_at     timestamptz
+    left_at     timestamptz,
+    -- nothing is held by it any more, and nothing in flight can be
+    buried_at   timestamptz
 );
 
 CREATE TABLE gristmill.deployment (
@@ -350,7 +354,7 @@ SELECT batch_id, name, project, priority, simulated, metadata, tags,
             WHEN total IS NOT NULL THEN 'running'
             WHEN producer_lease > now() THEN 'submitting'
             ELSE 'interrupted' END AS state,
-       coalesce(total, recorded) AS total, succeeded, failed, cancelled, expired, calls, input_tokens, output_tokens,
+       coalesce(total, recorded + adopted) AS total, succeeded, failed, cancelled, expired, calls, input_tokens, output_tokens,
        cost_usd, created_at, finished_at
 FROM gristmill.batch;
 COMMENT ON VIEW gristmill.batches IS 'Batches with their counters.';

@@ -1,4 +1,339 @@
-//! Postgres.
-/// placeholder
+//! The store on Postgres.
+//!
+//! Owns the SQL of every transaction, the pools, the notifications. Two pools: `hot` for the transactions that every job
+//! passes (its sessions forbid the plans that a planner with stale statistics falls into), `cold` for what people ask.
+//! If the process dies inside a method, the transaction rolls back; if it dies after, the rows say what happened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, Due, Error, ErrorCount, Flushed,
+    JobId, Keepership, Opened, Page, Progress, Recorded, Renewal, Result, Settlement, Store, Unpublished, Verdict,
+    WorkerInfo, WorkerRow,
+};
+use crate::batch::{Batch, NewBatch};
+use crate::id::{BatchId, OwnerId, PartDay};
+use crate::job::{Identity, JobRef};
+use crate::outcome::Status;
+
+mod admit;
+mod flush;
+mod hint;
+mod keeper;
+mod letter;
+mod migrate;
+mod read;
+mod row;
+mod submit;
+mod worker;
+
+/// The store on Postgres. Cheap to share by `Arc`.
 #[derive(Debug)]
-pub struct PostgresStore;
+pub struct PostgresStore {
+    hot: PgPool,
+    cold: PgPool,
+    hints: hint::Hints,
+    _stop: DropGuard,
+}
+
+impl PostgresStore {
+    /// Connects to the database of a `postgres:` URL; `application` shows in `pg_stat_activity`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`] with what to do when there is no server, no such database, or the password is wrong.
+    pub async fn connect(url: &SecretString, application: &str) -> Result<Self> {
+        let options: PgConnectOptions = url.expose_secret().parse().map_err(|_| {
+            Error::Setup(
+                "DATABASE_URL is not a Postgres URL; its form is postgres://user:password@host:5432/database".into(),
+            )
+        })?;
+        let options = options.application_name(application);
+        let place = format!("{}:{}", options.get_host(), options.get_port());
+        let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
+        let cold = pool(options.clone().options([("jit", "off")]), 4)
+            .await
+            .map_err(|error| connect_error(error, &place, &database))?;
+        // Every statement of the hot path is a lookup by key. A planner that saw the tables empty would scan or hash them
+        // for the life of the prepared statement; forbidding that costs nothing, since the keys are always there.
+        let hot_options = options.options([
+            ("jit", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+            ("enable_hashjoin", "off"),
+            ("enable_mergejoin", "off"),
+            ("idle_in_transaction_session_timeout", "60s"),
+        ]);
+        let hot = pool(hot_options, 8).await.map_err(|error| connect_error(error, &place, &database))?;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let hints = hint::Hints::new(cold.clone(), hot.clone(), stop.clone(), tasks);
+        Ok(Self { hot, cold, hints, _stop: stop.drop_guard() })
+    }
+
+    /// Returns a store behind the seam.
+    pub fn shared(self) -> Arc<dyn Store> {
+        Arc::new(self)
+    }
+}
+
+async fn pool(options: PgConnectOptions, size: u32) -> std::result::Result<PgPool, sqlx::Error> {
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(Duration::from_secs(5))
+        // A dead connection is found by the statement that uses it, which is repeated anyway.
+        .test_before_acquire(false)
+        .connect_with(options)
+        .await
+}
+
+fn connect_error(error: sqlx::Error, place: &str, database: &str) -> Error {
+    let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
+    match code.as_deref() {
+        Some("28P01" | "28000") => {
+            Error::Setup(format!("PostgreSQL at {place} refuses the user or password; check DATABASE_URL"))
+        }
+        Some("3D000") => Error::Setup(format!(
+            "PostgreSQL at {place} has no database `{database}`; create it (createdb {database}) or change DATABASE_URL"
+        )),
+        Some("53300") => Error::Setup(format!("PostgreSQL at {place} has no connection left; raise max_connections")),
+        _ if matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => {
+            Error::Setup(format!("no PostgreSQL answers at {place}; start it or change DATABASE_URL"))
+        }
+        _ => Error::Unavailable { doing: "connecting", source: error },
+    }
+}
+
+/// Turns a driver's error into the seam's: what may pass is told from what will not.
+fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
+    move |source| {
+        let Some(error) = source.as_database_error() else {
+            return match source {
+                sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => {
+                    Error::Refused { doing, source }
+                }
+                source => Error::Unavailable { doing, source },
+            };
+        };
+        let code = error.code().unwrap_or_default().into_owned();
+        match code.as_str() {
+            // undefined table, schema, column, function: the schema is not there or not of this version
+            "42P01" | "3F000" | "42703" | "42883" => {
+                Error::Setup("the database has no schema of this version; run `gristmill migrate`".to_owned())
+            }
+            "42501" => Error::Setup(format!("the database user may not do this: {}", error.message())),
+            // 22 data, 23 integrity, 54 too large: the same row would be refused again. See the table of codes,
+            // https://www.postgresql.org/docs/15/errcodes-appendix.html.
+            _ if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => Error::Refused { doing, source },
+            _ => Error::Unavailable { doing, source },
+        }
+    }
+}
+
+/// Repeats a transaction that lost a deadlock or a serialization race; others never see these two.
+macro_rules! again {
+    ($attempt:expr) => {{
+        let mut tries = 0;
+        loop {
+            match $attempt.await {
+                Err(Error::Unavailable { source, .. })
+                    if tries < 5
+                        && source
+                            .as_database_error()
+                            .and_then(|error| error.code())
+                            .is_some_and(|code| code == "40P01" || code == "40001") =>
+                {
+                    tries += 1;
+                }
+                done => break done,
+            }
+        }
+    }};
+}
+pub(crate) use again;
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn migrate(&self) -> Result<Vec<i64>> {
+        migrate::migrate(&self.cold).await
+    }
+
+    async fn check_schema(&self) -> Result<()> {
+        migrate::check(&self.cold).await
+    }
+
+    async fn open_batch(&self, batch: &NewBatch, producer_ttl: Duration) -> Result<Opened> {
+        submit::open_batch(&self.hot, batch, producer_ttl).await
+    }
+
+    async fn record(&self, chunk: Chunk<'_>) -> Result<Recorded> {
+        again!(submit::record(&self.hot, &chunk))
+    }
+
+    async fn mark_published(&self, batch: BatchId, through: u64) -> Result<()> {
+        submit::mark_published(&self.hot, batch, through).await
+    }
+
+    async fn defer(&self, jobs: &[JobRef], after: Duration, reason: &str) -> Result<()> {
+        submit::defer(&self.hot, jobs, after, reason).await
+    }
+
+    async fn seal(&self, batch: BatchId, producer: OwnerId) -> Result<()> {
+        submit::seal(&self.hot, batch, producer).await?;
+        self.hints.tell();
+        Ok(())
+    }
+
+    async fn leave(&self, batch: BatchId, producer: OwnerId) -> Result<()> {
+        submit::leave(&self.hot, batch, producer).await
+    }
+
+    async fn renew_producer(&self, batch: BatchId, producer: OwnerId, ttl: Duration) -> Result<()> {
+        submit::renew_producer(&self.hot, batch, producer, ttl).await
+    }
+
+    async fn identities(&self, batch: BatchId, after: Option<JobId>, limit: u32) -> Result<Vec<(JobId, Identity)>> {
+        submit::identities(&self.hot, batch, after, limit).await
+    }
+
+    async fn batch(&self, selector: &BatchSelector) -> Result<Option<Batch>> {
+        read::batch(&self.cold, selector).await
+    }
+
+    async fn batches(&self, limit: u32) -> Result<Vec<Batch>> {
+        read::batches(&self.cold, limit).await
+    }
+
+    async fn results_after(&self, batch: BatchId, cursor: Cursor, limit: u32) -> Result<Page> {
+        read::results_after(&self.hot, batch, cursor, limit).await
+    }
+
+    async fn errors(&self, batch: BatchId, limit: u32) -> Result<Vec<ErrorCount>> {
+        read::errors(&self.cold, batch, limit).await
+    }
+
+    async fn progress(&self, batch: BatchId) -> Result<Progress> {
+        read::progress(&self.cold, batch).await
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerRow>> {
+        worker::workers(&self.cold).await
+    }
+
+    async fn paused_deployments(&self) -> Result<Vec<DeploymentReport>> {
+        worker::paused_deployments(&self.cold).await
+    }
+
+    fn hints(&self) -> watch::Receiver<u64> {
+        self.hints.receiver()
+    }
+
+    async fn cancel(&self, batch: BatchId) -> Result<bool> {
+        let open = submit::cancel(&self.hot, batch).await?;
+        self.hints.tell();
+        Ok(open)
+    }
+
+    async fn retry(&self, batch: BatchId, statuses: &[Status], limit: u32) -> Result<u64> {
+        again!(submit::retry(&self.cold, batch, statuses, limit))
+    }
+
+    async fn register(&self, worker: &WorkerInfo, ttl: Duration) -> Result<()> {
+        worker::register(&self.hot, worker, ttl).await
+    }
+
+    async fn renew(
+        &self,
+        owner: OwnerId,
+        ttl: Duration,
+        in_flight: u32,
+        deployments: &[DeploymentReport],
+    ) -> Result<Renewal> {
+        worker::renew(&self.hot, owner, ttl, in_flight, deployments).await
+    }
+
+    async fn deregister(&self, owner: OwnerId) -> Result<()> {
+        worker::deregister(&self.hot, owner).await
+    }
+
+    async fn admit(&self, owner: OwnerId, arrivals: Vec<Arrival>) -> Result<Vec<Verdict>> {
+        again!(admit::admit(&self.hot, owner, &arrivals))
+    }
+
+    async fn flush(&self, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed> {
+        let flushed = flush::flush_splitting(&self.hot, owner, settlements).await?;
+        self.hints.tell();
+        Ok(flushed)
+    }
+
+    async fn keep(&self, owner: OwnerId, ttl: Duration) -> Result<Keepership> {
+        keeper::keep(&self.hot, owner, ttl).await
+    }
+
+    async fn bury(&self, max_deaths: u32, limit: u32) -> Result<Burial> {
+        let burial = again!(keeper::bury(&self.cold, max_deaths, limit))?;
+        if burial.poisoned > 0 {
+            self.hints.tell();
+        }
+        Ok(burial)
+    }
+
+    async fn due(&self, limit: u32) -> Result<Vec<Due>> {
+        keeper::due(&self.hot, limit).await
+    }
+
+    async fn mark_queued(&self, due: &[Due]) -> Result<()> {
+        again!(keeper::mark_queued(&self.hot, due))
+    }
+
+    async fn unpublished(&self, limit: u32) -> Result<Option<Unpublished>> {
+        keeper::unpublished(&self.hot, limit).await
+    }
+
+    async fn close_cancelled(&self, limit: u32) -> Result<u64> {
+        let closed = again!(keeper::close_cancelled(&self.hot, limit))?;
+        if closed > 0 {
+            self.hints.tell();
+        }
+        Ok(closed)
+    }
+
+    async fn close_expired(&self, limit: u32) -> Result<u64> {
+        let closed = again!(keeper::close_expired(&self.hot, limit))?;
+        if closed > 0 {
+            self.hints.tell();
+        }
+        Ok(closed)
+    }
+
+    async fn bury_letter(&self, letter: &DeadLetter) -> Result<()> {
+        again!(letter::bury_letter(&self.hot, letter))?;
+        self.hints.tell();
+        Ok(())
+    }
+
+    async fn ensure_partitions(&self, today: PartDay) -> Result<()> {
+        keeper::ensure_partitions(&self.cold, today).await
+    }
+
+    async fn unfinished(
+        &self,
+        batch: BatchId,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<(Vec<JobRef>, Option<JobId>)> {
+        keeper::unfinished(&self.hot, batch, after, limit).await
+    }
+
+    async fn requeue(&self, batch: BatchId) -> Result<u64> {
+        keeper::requeue(&self.cold, batch).await
+    }
+}

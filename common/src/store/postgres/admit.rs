@@ -1,0 +1,354 @@
+//! Admission: the live row decides what an arrival is worth.
+//!
+//! One short transaction. First each arrival's live row is inserted or taken, in order of key; then, with a new snapshot, the
+//! rows that were inserted fresh are checked against results. In this order no duplicate slips through: whoever ended the
+//! job deleted its live row and wrote its result in one commit, so an insert that found no live row sees that result.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use sqlx::postgres::{PgBindIterExt as _, PgPool, PgRow};
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row as _};
+use uuid::Uuid;
+
+use super::super::{Arrival, Error, Request, Result, Ticket, Verdict};
+use super::failed;
+use super::row::{int, text};
+use super::submit::json_text;
+use crate::id::{BatchId, JobId, OwnerId, PartDay};
+use crate::job::{CachePolicy, Identity, JobOptions, JobRef};
+
+const DOING: &str = "admitting jobs";
+
+const TAKE: &str = "-- take live rows
+INSERT INTO gristmill.live AS l (job_id, batch_id, model_group, priority, lane, run, state, owner)
+SELECT t.job_id, t.batch_id, t.model_group, t.priority, t.lane, t.run, 0, $7
+FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::integer[])
+     AS t (job_id, batch_id, model_group, priority, lane, run)
+ORDER BY t.job_id
+ON CONFLICT (job_id) DO UPDATE
+SET state = 0, owner = EXCLUDED.owner, version = l.version + 1, wake_at = NULL, reason = NULL
+WHERE l.state = 2 OR (l.state = 1 AND l.wake_at <= now()) OR (l.state = 0 AND l.owner = EXCLUDED.owner)
+RETURNING job_id, run, calls, attempts, faults, earlier, queued_at, xmax::text = '0' AS fresh, now() AS now";
+
+const ENDED: &str = "-- which of these have ended
+SELECT DISTINCT job_id FROM gristmill.result WHERE part_day = $1 AND job_id = ANY ($2)";
+
+const GIVE_UP: &str = "-- ended jobs need no live row
+DELETE FROM gristmill.live WHERE job_id = ANY ($1) AND owner = $2";
+
+const LEFT_ALONE: &str = "-- why a live row was not taken
+SELECT job_id, state FROM gristmill.live WHERE job_id = ANY ($1)";
+
+const CANCELLED: &str = "-- which of these batches are cancelled, and is this owner alive
+SELECT batch_id FROM gristmill.batch WHERE batch_id = ANY ($1) AND cancel_requested_at IS NOT NULL
+UNION ALL SELECT owner FROM gristmill.worker WHERE owner = $2 AND dead_at IS NULL AND left_at IS NULL";
+
+const REQUESTS: &str = "-- recorded requests
+SELECT job_id, custom_id, endpoint, body::text AS body, deadline, not_before, sample, num_retries, tags, metadata,
+       cache_policy, service_tier, est_tokens
+FROM gristmill.job WHERE batch_id = $1 AND part_day = $2 AND job_id = ANY ($3)";
+
+/// What was taken, before its request is known.
+struct Taken {
+    run: u32,
+    calls: u32,
+    attempts: u32,
+    faults: u32,
+    earlier: Vec<crate::failure::EarlierAttempt>,
+    queued_at: DateTime<Utc>,
+    fresh: bool,
+    now: DateTime<Utc>,
+}
+
+pub(super) async fn admit(pool: &PgPool, owner: OwnerId, arrivals: &[Arrival]) -> Result<Vec<Verdict>> {
+    if arrivals.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut tx = pool.begin().await.map_err(failed(DOING))?;
+    let strange = adopt(&mut tx, arrivals).await?;
+    let mut seen = HashSet::with_capacity(arrivals.len());
+    let first: Vec<&Arrival> = arrivals
+        .iter()
+        .filter(|arrival| !strange.contains_key(&arrival.job.id) && seen.insert(arrival.job.id))
+        .collect();
+    let mut taken = take(&mut tx, owner, &first).await?;
+    drop_ended(&mut tx, owner, &mut taken).await?;
+    let untaken: Vec<Uuid> =
+        first.iter().map(|arrival| arrival.job.id).filter(|id| !taken.contains_key(id)).map(JobId::uuid).collect();
+    let states = states(&mut tx, &untaken).await?;
+    let cancelled = cancelled(&mut tx, owner, &first).await?;
+    let mut requests = requests(&mut tx, &first, &taken).await?;
+    let unknown: Vec<Uuid> = first
+        .iter()
+        .filter(|arrival| {
+            arrival.request.is_none() && taken.contains_key(&arrival.job.id) && !requests.contains_key(&arrival.job.id)
+        })
+        .map(|arrival| arrival.job.id.uuid())
+        .collect();
+    if !unknown.is_empty() {
+        let query = sqlx::query(GIVE_UP).bind(unknown).bind(owner.uuid());
+        query.execute(&mut *tx).await.map_err(failed(DOING))?;
+    }
+    tx.commit().await.map_err(failed(DOING))?;
+
+    let mut verdicts = Vec::with_capacity(arrivals.len());
+    for arrival in arrivals {
+        let id = arrival.job.id;
+        if let Some(verdict) = strange.get(&id) {
+            verdicts.push(verdict.clone());
+            continue;
+        }
+        // A second copy in the same group finds its row taken out of the map already.
+        let Some(taken) = taken.remove(&id) else {
+            verdicts.push(match states.get(&id) {
+                Some(1) => Verdict::Waiting,
+                None if !seen_again(&verdicts, arrivals, id) => Verdict::Done,
+                _ => Verdict::Held,
+            });
+            continue;
+        };
+        let Some(request) = arrival.request.clone().or_else(|| requests.remove(&id)) else {
+            verdicts.push(Verdict::Unknown);
+            continue;
+        };
+        let expired = request.options.deadline.is_some_and(|deadline| deadline <= taken.now);
+        let ticket = Box::new(Ticket {
+            job: JobRef { run: taken.run, ..arrival.job.clone() },
+            request,
+            calls: taken.calls,
+            attempts: taken.attempts,
+            faults: taken.faults,
+            queued_at: taken.queued_at,
+            earlier: taken.earlier,
+        });
+        verdicts.push(if cancelled.contains(&arrival.job.batch) {
+            Verdict::Cancelled(ticket)
+        } else if expired {
+            Verdict::Expired(ticket)
+        } else {
+            Verdict::Run(ticket)
+        });
+    }
+    Ok(verdicts)
+}
+
+/// Tells whether an earlier arrival of the group was of the same job.
+fn seen_again(verdicts: &[Verdict], arrivals: &[Arrival], id: JobId) -> bool {
+    arrivals[..verdicts.len()].iter().any(|earlier| earlier.job.id == id)
+}
+
+async fn take(tx: &mut PgConnection, owner: OwnerId, arrivals: &[&Arrival]) -> Result<HashMap<JobId, Taken>> {
+    let jobs = || arrivals.iter().map(|arrival| &arrival.job);
+    let rows = sqlx::query(TAKE)
+        .bind(jobs().map(|job| job.id.uuid()).bind_iter())
+        .bind(jobs().map(|job| job.batch.uuid()).bind_iter())
+        .bind(jobs().map(|job| &*job.lane.group).bind_iter())
+        .bind(jobs().map(|job| job.lane.priority.as_str()).bind_iter())
+        .bind(jobs().map(|job| i16::from(job.lane.lane)).bind_iter())
+        .bind(jobs().map(|job| int(job.run)).bind_iter())
+        .bind(owner.uuid())
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed(DOING))?;
+    let taken = |row: &PgRow| {
+        let taken = Taken {
+            run: row.get::<i32, _>("run").unsigned_abs(),
+            calls: row.get::<i32, _>("calls").unsigned_abs(),
+            attempts: row.get::<i32, _>("attempts").unsigned_abs(),
+            faults: row.get::<i32, _>("faults").unsigned_abs(),
+            earlier: row.get::<Option<Json<_>>, _>("earlier").map(|Json(earlier)| earlier).unwrap_or_default(),
+            queued_at: row.get("queued_at"),
+            fresh: row.get("fresh"),
+            now: row.get("now"),
+        };
+        (JobId::from_uuid(row.get("job_id")), taken)
+    };
+    Ok(rows.iter().map(taken).collect())
+}
+
+async fn drop_ended(tx: &mut PgConnection, owner: OwnerId, taken: &mut HashMap<JobId, Taken>) -> Result<()> {
+    let mut by_day: BTreeMap<PartDay, Vec<Uuid>> = BTreeMap::new();
+    for (id, _) in taken.iter().filter(|(_, taken)| taken.fresh) {
+        by_day.entry(id.part_day()).or_default().push(id.uuid());
+    }
+    let mut ended: Vec<Uuid> = Vec::new();
+    for (day, ids) in by_day {
+        let query = sqlx::query_scalar::<_, Uuid>(ENDED).bind(day).bind(ids);
+        ended.extend(query.fetch_all(&mut *tx).await.map_err(failed(DOING))?);
+    }
+    if ended.is_empty() {
+        return Ok(());
+    }
+    for id in &ended {
+        taken.remove(&JobId::from_uuid(*id));
+    }
+    let query = sqlx::query(GIVE_UP).bind(ended).bind(owner.uuid());
+    query.execute(&mut *tx).await.map_err(failed(DOING))?;
+    Ok(())
+}
+
+async fn states(tx: &mut PgConnection, untaken: &[Uuid]) -> Result<HashMap<JobId, i16>> {
+    if untaken.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query(LEFT_ALONE).bind(untaken).fetch_all(&mut *tx).await.map_err(failed(DOING))?;
+    Ok(rows.iter().map(|row| (JobId::from_uuid(row.get("job_id")), row.get("state"))).collect())
+}
+
+async fn cancelled(tx: &mut PgConnection, owner: OwnerId, arrivals: &[&Arrival]) -> Result<HashSet<BatchId>> {
+    let batches: HashSet<BatchId> = arrivals.iter().map(|arrival| arrival.job.batch).collect();
+    let query =
+        sqlx::query_scalar(CANCELLED).bind(batches.into_iter().map(BatchId::uuid).bind_iter()).bind(owner.uuid());
+    let mut rows: Vec<Uuid> = query.fetch_all(&mut *tx).await.map_err(failed(DOING))?;
+    // A dead owner that held a row again would hold it for ever: the keeper has passed already.
+    let Some(alive) = rows.iter().position(|id| *id == owner.uuid()) else {
+        return Err(Error::Conflict("this worker's lease was lost".to_owned()));
+    };
+    rows.swap_remove(alive);
+    Ok(rows.into_iter().map(BatchId::from_uuid).collect())
+}
+
+async fn requests(
+    tx: &mut PgConnection,
+    arrivals: &[&Arrival],
+    taken: &HashMap<JobId, Taken>,
+) -> Result<HashMap<JobId, Request>> {
+    let mut by_key: BTreeMap<(BatchId, PartDay), Vec<Uuid>> = BTreeMap::new();
+    for arrival in arrivals.iter().filter(|arrival| arrival.request.is_none() && taken.contains_key(&arrival.job.id)) {
+        let key = (arrival.job.batch, arrival.job.id.part_day());
+        by_key.entry(key).or_default().push(arrival.job.id.uuid());
+    }
+    let mut requests = HashMap::new();
+    for ((batch, day), ids) in by_key {
+        let query = sqlx::query(REQUESTS).bind(batch.uuid()).bind(day).bind(ids);
+        for row in query.fetch_all(&mut *tx).await.map_err(failed(DOING))? {
+            requests.insert(JobId::from_uuid(row.get("job_id")), request(&row));
+        }
+    }
+    Ok(requests)
+}
+
+fn request(row: &PgRow) -> Request {
+    Request {
+        custom_id: row.get("custom_id"),
+        endpoint: row.get("endpoint"),
+        body: Bytes::copy_from_slice(row.get::<&str, _>("body").as_bytes()),
+        options: JobOptions {
+            deadline: row.get("deadline"),
+            not_before: row.get("not_before"),
+            sample: row.get::<i32, _>("sample").unsigned_abs(),
+            num_retries: row.get::<Option<i16>, _>("num_retries").map(i16::unsigned_abs),
+            tags: row.get::<Option<Json<_>>, _>("tags").map(|Json(tags)| tags).unwrap_or_default(),
+            metadata: row.get::<Option<Json<_>>, _>("metadata").map(|Json(metadata)| metadata),
+            cache: CachePolicy::parse_lenient(row.get::<Option<&str>, _>("cache_policy").unwrap_or("off")),
+            service_tier: row.get("service_tier"),
+            est_tokens: row.get::<Option<i32>, _>("est_tokens").map(i32::unsigned_abs),
+        },
+    }
+}
+
+const ADOPT_BATCH: &str = "-- the batch of messages that name none
+INSERT INTO gristmill.batch (batch_id, name, priority, day_from, day_to, total, created_at)
+VALUES ($1, 'adhoc-' || $2::date, 'standard', $2, $2, 0, now())
+ON CONFLICT DO NOTHING";
+
+const ADOPT_JOB: &str = "-- adopt a request that its producer did not record
+INSERT INTO gristmill.job (batch_id, job_id, part_day, custom_id, endpoint, model_group, priority, lane, body, identity,
+                           deadline, not_before, sample, num_retries, tags, metadata, cache_policy, service_tier, est_tokens)
+SELECT b.batch_id, $2, $3, $4, $5, $6, $7, $8, $9::json, $10, $11, $12, $13, $14, $15::json, $16::json, $17, $18, $19
+FROM gristmill.batch b WHERE b.batch_id = $1
+ON CONFLICT DO NOTHING";
+
+const ADOPTED: &str = "-- an adopted job counts
+UPDATE gristmill.batch
+SET adopted = adopted + 1, total = total + 1, finished_at = NULL,
+    day_from = least(day_from, $2), day_to = greatest(day_to, $2)
+WHERE batch_id = $1";
+
+const ADOPT_WAITING: &str = "-- an adopted job that may not start yet
+INSERT INTO gristmill.live (job_id, batch_id, model_group, priority, lane, state, wake_at, reason)
+SELECT $1, $2, $3, $4, $5, 1, $6, 'not before' WHERE $6 > now()
+  AND NOT EXISTS (SELECT 1 FROM gristmill.result WHERE job_id = $1 AND part_day = $7)
+ON CONFLICT DO NOTHING";
+
+const KNOWN: &str = "-- is the job recorded
+SELECT count(*) FROM gristmill.job WHERE batch_id = $1 AND job_id = $2 AND part_day = $3";
+
+/// Records what foreign producers did not; returns the verdicts of those that cannot go on.
+async fn adopt(tx: &mut PgConnection, arrivals: &[Arrival]) -> Result<HashMap<JobId, Verdict>> {
+    let mut strange = HashMap::new();
+    let mut foreign: Vec<&Arrival> = arrivals.iter().filter(|arrival| !arrival.recorded).collect();
+    foreign.sort_by_key(|arrival| (arrival.job.batch, arrival.job.id));
+    for arrival in foreign {
+        let (job, day) = (&arrival.job, arrival.job.id.part_day());
+        if job.batch == BatchId::adhoc(day) {
+            let query = sqlx::query(ADOPT_BATCH).bind(job.batch.uuid()).bind(day);
+            query.execute(&mut *tx).await.map_err(failed(DOING))?;
+        }
+        let known = || sqlx::query_scalar::<_, i64>(KNOWN).bind(job.batch.uuid()).bind(job.id.uuid()).bind(day);
+        let Some(request) = &arrival.request else {
+            if known().fetch_one(&mut *tx).await.map_err(failed(DOING))? == 0 {
+                strange.insert(job.id, Verdict::Unknown);
+            }
+            continue;
+        };
+        if adopt_job(tx, job, request, day).await? {
+            let query = sqlx::query(ADOPTED).bind(job.batch.uuid()).bind(day);
+            query.execute(&mut *tx).await.map_err(failed(DOING))?;
+        } else if known().fetch_one(&mut *tx).await.map_err(failed(DOING))? == 0 {
+            strange.insert(job.id, Verdict::Unknown);
+            continue;
+        }
+        if let Some(not_before) = request.options.not_before {
+            let waiting = sqlx::query(ADOPT_WAITING)
+                .bind(job.id.uuid())
+                .bind(job.batch.uuid())
+                .bind(&*job.lane.group)
+                .bind(job.lane.priority.as_str())
+                .bind(i16::from(job.lane.lane))
+                .bind(not_before)
+                .bind(day)
+                .execute(&mut *tx)
+                .await
+                .map_err(failed(DOING))?
+                .rows_affected();
+            if waiting == 1 {
+                strange.insert(job.id, Verdict::Waiting);
+            }
+        }
+    }
+    Ok(strange)
+}
+
+async fn adopt_job(tx: &mut PgConnection, job: &JobRef, request: &Request, day: PartDay) -> Result<bool> {
+    let options = &request.options;
+    let identity =
+        Identity::compute(&request.custom_id, &request.endpoint, &job.lane.group, &request.body, options.sample, false);
+    let done = sqlx::query(ADOPT_JOB)
+        .bind(job.batch.uuid())
+        .bind(job.id.uuid())
+        .bind(day)
+        .bind(text(&request.custom_id))
+        .bind(text(&request.endpoint))
+        .bind(&*job.lane.group)
+        .bind(job.lane.priority.as_str())
+        .bind(i16::from(job.lane.lane))
+        .bind(std::str::from_utf8(&request.body).unwrap_or("null"))
+        .bind(Uuid::from_bytes(identity.0))
+        .bind(options.deadline)
+        .bind(options.not_before)
+        .bind(int(options.sample))
+        .bind(options.num_retries.map(|n| i16::try_from(n).unwrap_or(i16::MAX)))
+        .bind(json_text(&options.tags, options.tags.is_empty()))
+        .bind(json_text(&options.metadata, options.metadata.is_none()))
+        .bind(options.cache.as_str())
+        .bind(options.service_tier.as_deref())
+        .bind(options.est_tokens.map(int))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(DOING))?;
+    Ok(done.rows_affected() == 1)
+}

@@ -1,0 +1,341 @@
+//! What the keeper does, in chunks and in order of key.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::{PgBindIterExt as _, PgPool, PgRow};
+use sqlx::{PgConnection, Row as _};
+use uuid::Uuid;
+
+use super::super::{Burial, Due, Keepership, Result, Unpublished};
+use super::failed;
+use super::flush::{Delta, count};
+use super::read::above;
+use super::row::{int, job_ref, seconds};
+use super::submit::json_text;
+use crate::failure::{ErrorClass, ErrorRecord};
+use crate::id::{BatchId, JobId, OwnerId, PartDay};
+use crate::job::JobRef;
+use crate::outcome::Status;
+
+const KEEP: &str = "-- take or renew the keeper's lease
+UPDATE gristmill.keeper SET owner = $1, lease_until = now() + make_interval(secs => $2)
+WHERE owner = $1 OR lease_until <= now()
+RETURNING extract(epoch FROM now() - pg_postmaster_start_time())::double precision";
+
+pub(super) async fn keep(pool: &PgPool, owner: OwnerId, ttl: Duration) -> Result<Keepership> {
+    let query = sqlx::query_scalar::<_, f64>(KEEP).bind(owner.uuid()).bind(seconds(ttl));
+    Ok(match query.fetch_optional(pool).await.map_err(failed("taking the keeper's lease"))? {
+        Some(up) => Keepership::Held { server_up: Some(Duration::from_secs_f64(up.max(0.0))) },
+        None => Keepership::Elsewhere,
+    })
+}
+
+const DECLARE_DEAD: &str = "-- owners whose lease ran out are dead
+UPDATE gristmill.worker SET dead_at = now(), in_flight = 0
+WHERE lease_until < now() AND dead_at IS NULL AND left_at IS NULL";
+
+const UNBURIED: &str = "-- is somebody dead and not buried
+SELECT count(*) FROM gristmill.worker WHERE dead_at IS NOT NULL AND buried_at IS NULL";
+
+const HELD_BY_DEAD: &str = "-- runs that dead owners hold
+SELECT l.job_id, l.batch_id, l.model_group, l.priority, l.lane, l.run, l.deaths, l.calls
+FROM gristmill.live l JOIN gristmill.worker w ON w.owner = l.owner
+WHERE l.state = 0 AND w.dead_at IS NOT NULL AND w.buried_at IS NULL
+ORDER BY l.job_id LIMIT $1
+FOR UPDATE OF l SKIP LOCKED";
+
+const RETURN_RUNS: &str = "-- runs of dead owners are due at once
+UPDATE gristmill.live
+SET state = 1, owner = NULL, version = version + 1, deaths = deaths + 1, wake_at = now(), reason = 'worker died'
+WHERE job_id = ANY ($1)";
+
+const DROP_LIVE: &str = "-- ended runs need no live row
+DELETE FROM gristmill.live WHERE job_id = ANY ($1)";
+
+// An admission that was under way when its owner was declared dead cannot take longer than the session allows.
+const BURY: &str = "-- nothing more can be held by them
+UPDATE gristmill.worker SET buried_at = now()
+WHERE dead_at < now() - interval '2 minutes' AND buried_at IS NULL";
+
+pub(super) async fn bury(pool: &PgPool, max_deaths: u32, limit: u32) -> Result<Burial> {
+    let doing = "taking over from dead workers";
+    let owners = sqlx::query(DECLARE_DEAD).execute(pool).await.map_err(failed(doing))?.rows_affected();
+    let unburied: i64 = sqlx::query_scalar(UNBURIED).fetch_one(pool).await.map_err(failed(doing))?;
+    if unburied == 0 {
+        return Ok(Burial { owners, ..Burial::default() });
+    }
+    let mut tx = pool.begin().await.map_err(failed(doing))?;
+    let query = sqlx::query(HELD_BY_DEAD).bind(i64::from(limit));
+    let rows = query.fetch_all(&mut *tx).await.map_err(failed(doing))?;
+    let deaths = |row: &PgRow| row.get::<i32, _>("deaths").unsigned_abs() + 1;
+    let (poisoned, returned): (Vec<&PgRow>, Vec<&PgRow>) = rows.iter().partition(|row| deaths(row) >= max_deaths);
+    if !returned.is_empty() {
+        let ids: Vec<Uuid> = returned.iter().map(|row| row.get("job_id")).collect();
+        sqlx::query(RETURN_RUNS).bind(ids).execute(&mut *tx).await.map_err(failed(doing))?;
+    }
+    if !poisoned.is_empty() {
+        let ids: Vec<Uuid> = poisoned.iter().map(|row| row.get("job_id")).collect();
+        sqlx::query(DROP_LIVE).bind(ids).execute(&mut *tx).await.map_err(failed(doing))?;
+        let error = ErrorRecord::new(
+            ErrorClass::WorkerCrashed,
+            format!("{max_deaths} workers died while they held this job; the request may crash whoever runs it"),
+        );
+        let ends: Vec<Ending> = poisoned
+            .iter()
+            .map(|row| Ending { job: job_ref(row), calls: row.get::<i32, _>("calls").unsigned_abs() })
+            .collect();
+        write_ends(&mut tx, &ends, Status::Failed, &error).await?;
+    }
+    if rows.is_empty() {
+        sqlx::query(BURY).execute(&mut *tx).await.map_err(failed(doing))?;
+    }
+    tx.commit().await.map_err(failed(doing))?;
+    Ok(Burial {
+        owners,
+        returned: returned.len() as u64,
+        poisoned: poisoned.len() as u64,
+        more: rows.len() >= limit as usize,
+    })
+}
+
+/// A run to end without an answer.
+pub(super) struct Ending {
+    pub(super) job: JobRef,
+    pub(super) calls: u32,
+}
+
+const WRITE_ENDS: &str = "-- results of runs that nobody answers
+WITH ended AS (
+    INSERT INTO gristmill.result (job_id, run, part_day, batch_id, status, model_group, attempts, finished_at, error_class,
+                                  error_message, error)
+    SELECT t.job_id, t.run, t.part_day, t.batch_id, $7, t.model_group, t.calls, now(), $8, $9, $10::json
+    FROM UNNEST($1::uuid[], $2::integer[], $3::date[], $4::uuid[], $5::text[], $6::integer[])
+         AS t (job_id, run, part_day, batch_id, model_group, calls)
+    ORDER BY t.job_id
+    ON CONFLICT DO NOTHING
+    RETURNING batch_id
+)
+SELECT batch_id, count(*) FROM ended GROUP BY batch_id";
+
+/// Writes terminal rows with one error and moves the counters; returns how many were new.
+pub(super) async fn write_ends(
+    tx: &mut PgConnection,
+    ends: &[Ending],
+    status: Status,
+    error: &ErrorRecord,
+) -> Result<u64> {
+    let jobs = || ends.iter().map(|end| &end.job);
+    let rows = sqlx::query(WRITE_ENDS)
+        .bind(jobs().map(|job| job.id.uuid()).bind_iter())
+        .bind(jobs().map(|job| int(job.run)).bind_iter())
+        .bind(jobs().map(|job| job.id.part_day()).bind_iter())
+        .bind(jobs().map(|job| job.batch.uuid()).bind_iter())
+        .bind(jobs().map(|job| &*job.lane.group).bind_iter())
+        .bind(ends.iter().map(|end| int(end.calls)).bind_iter())
+        .bind(status.as_str())
+        .bind(error.class.as_str())
+        .bind(super::row::text(&error.message))
+        .bind(json_text(error, false))
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed("ending runs"))?;
+    let mut deltas: BTreeMap<Uuid, Delta> = BTreeMap::new();
+    for row in &rows {
+        deltas.entry(row.get(0)).or_default().add(status.as_str(), row.get(1));
+    }
+    count(tx, &deltas).await?;
+    Ok(rows.iter().map(|row| row.get::<i64, _>(1).unsigned_abs()).sum())
+}
+
+const DUE: &str = "-- runs that are due
+SELECT job_id, batch_id, model_group, priority, lane, run, version
+FROM gristmill.live WHERE state = 1 AND wake_at <= now() ORDER BY wake_at LIMIT $1";
+
+pub(super) async fn due(pool: &PgPool, limit: u32) -> Result<Vec<Due>> {
+    let rows = sqlx::query(DUE).bind(i64::from(limit)).fetch_all(pool).await.map_err(failed("reading due runs"))?;
+    Ok(rows.iter().map(|row| Due { job: job_ref(row), version: row.get("version") }).collect())
+}
+
+const MARK_QUEUED: &str = "-- due runs whose message is out
+UPDATE gristmill.live l SET state = 2, version = l.version + 1, wake_at = NULL
+FROM (SELECT q.job_id FROM gristmill.live q
+      JOIN UNNEST($1::uuid[], $2::bigint[]) AS t (job_id, version) ON q.job_id = t.job_id AND q.version = t.version
+      WHERE q.state = 1 ORDER BY q.job_id FOR UPDATE OF q) t
+WHERE l.job_id = t.job_id";
+
+pub(super) async fn mark_queued(pool: &PgPool, due: &[Due]) -> Result<()> {
+    sqlx::query(MARK_QUEUED)
+        .bind(due.iter().map(|due| due.job.id.uuid()).bind_iter())
+        .bind(due.iter().map(|due| due.version).bind_iter())
+        .execute(pool)
+        .await
+        .map_err(failed("marking runs as queued"))?;
+    Ok(())
+}
+
+const UNPUBLISHED_BATCH: &str = "-- a batch whose producer vanished before everything was confirmed
+SELECT batch_id, published_through, recorded FROM gristmill.batch
+WHERE finished_at IS NULL AND published_through < recorded AND cancel_requested_at IS NULL
+  AND (producer IS NULL OR producer_lease <= now())
+ORDER BY batch_id LIMIT 1";
+
+const UNPUBLISHED_JOBS: &str = "-- which of these nothing holds
+SELECT j.job_id, j.batch_id, j.model_group, j.priority, j.lane, 1 AS run
+FROM gristmill.job j
+WHERE j.batch_id = $1 AND j.part_day = $2 AND j.job_id = ANY ($3)
+  AND NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = j.job_id)
+  AND NOT EXISTS (SELECT 1 FROM gristmill.result r WHERE r.job_id = j.job_id AND r.part_day = j.part_day)
+ORDER BY j.job_id";
+
+pub(super) async fn unpublished(pool: &PgPool, limit: u32) -> Result<Option<Unpublished>> {
+    let doing = "looking for jobs of vanished producers";
+    let Some(row) = sqlx::query(UNPUBLISHED_BATCH).fetch_optional(pool).await.map_err(failed(doing))? else {
+        return Ok(None);
+    };
+    let batch = BatchId::from_uuid(row.get("batch_id"));
+    let (from, recorded): (i64, i64) = (row.get("published_through"), row.get("recorded"));
+    let through = recorded.min(from + i64::from(limit));
+    let ids: Vec<Uuid> =
+        (from..through).filter_map(|n| u32::try_from(n).ok()).map(|n| JobId::derive(batch, n).uuid()).collect();
+    let query = sqlx::query(UNPUBLISHED_JOBS).bind(batch.uuid()).bind(batch.part_day()).bind(ids);
+    let rows = query.fetch_all(pool).await.map_err(failed(doing))?;
+    Ok(Some(Unpublished { batch, jobs: rows.iter().map(job_ref).collect(), through: through.unsigned_abs() }))
+}
+
+const CANCELLED_BATCH: &str = "-- a cancelled batch that has not ended
+SELECT batch_id, closed_through FROM gristmill.batch
+WHERE finished_at IS NULL AND cancel_requested_at IS NOT NULL ORDER BY closed_through NULLS FIRST, batch_id LIMIT 1";
+
+const WALK: &str = "-- jobs of a batch in order of id
+SELECT job_id, batch_id, model_group, priority, lane, 1 AS run
+FROM gristmill.job WHERE batch_id = $1 AND job_id > $2 ORDER BY job_id LIMIT $3";
+
+const RELEASE_UNHELD: &str = "-- live rows that nobody holds
+DELETE FROM gristmill.live WHERE job_id = ANY ($1) AND state <> 0 RETURNING job_id, run, calls";
+
+const OPEN_WITHOUT_LIVE: &str = "-- which of these have neither live row nor result
+SELECT t.job_id FROM UNNEST($1::uuid[], $2::date[]) AS t (job_id, part_day)
+WHERE NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = t.job_id)
+  AND NOT EXISTS (SELECT 1 FROM gristmill.result r WHERE r.job_id = t.job_id AND r.part_day = t.part_day)";
+
+const CLOSED_THROUGH: &str = "-- how far the batch is closed
+UPDATE gristmill.batch SET closed_through = $2 WHERE batch_id = $1";
+
+/// Ends those of the jobs that have not ended and that nobody holds.
+async fn end_unheld(tx: &mut PgConnection, jobs: Vec<JobRef>, status: Status, error: &ErrorRecord) -> Result<u64> {
+    let doing = "ending jobs that nobody holds";
+    let ids: Vec<Uuid> = jobs.iter().map(|job| job.id.uuid()).collect();
+    let days: Vec<PartDay> = jobs.iter().map(|job| job.id.part_day()).collect();
+    let released = sqlx::query(RELEASE_UNHELD).bind(&ids).fetch_all(&mut *tx).await.map_err(failed(doing))?;
+    let released: BTreeMap<Uuid, (u32, u32)> = released
+        .iter()
+        .map(|row| {
+            let number = |column| row.get::<i32, _>(column).unsigned_abs();
+            (row.get("job_id"), (number("run"), number("calls")))
+        })
+        .collect();
+    let open: Vec<Uuid> =
+        sqlx::query_scalar(OPEN_WITHOUT_LIVE).bind(&ids).bind(days).fetch_all(&mut *tx).await.map_err(failed(doing))?;
+    let open: std::collections::HashSet<Uuid> = open.into_iter().collect();
+    let ends: Vec<Ending> = jobs
+        .into_iter()
+        .filter_map(|job| match released.get(&job.id.uuid()) {
+            Some(&(run, calls)) => Some(Ending { job: JobRef { run, ..job }, calls }),
+            None => open.contains(&job.id.uuid()).then_some(Ending { job, calls: 0 }),
+        })
+        .collect();
+    if ends.is_empty() {
+        return Ok(0);
+    }
+    write_ends(tx, &ends, status, error).await
+}
+
+pub(super) async fn close_cancelled(pool: &PgPool, limit: u32) -> Result<u64> {
+    let doing = "closing a cancelled batch";
+    let mut tx = pool.begin().await.map_err(failed(doing))?;
+    let Some(row) = sqlx::query(CANCELLED_BATCH).fetch_optional(&mut *tx).await.map_err(failed(doing))? else {
+        return Ok(0);
+    };
+    let batch: Uuid = row.get("batch_id");
+    let from: Option<Uuid> = row.get("closed_through");
+    let query = sqlx::query(WALK).bind(batch).bind(from.unwrap_or(Uuid::nil())).bind(i64::from(limit));
+    let rows = query.fetch_all(&mut *tx).await.map_err(failed(doing))?;
+    let looked_at = rows.len() as u64;
+    let jobs: Vec<JobRef> = rows.iter().map(job_ref).collect();
+    // At the end of the walk it begins again: rows that were held then may be free now.
+    let through = if looked_at < u64::from(limit) { None } else { jobs.last().map(|job| job.id.uuid()) };
+    if !jobs.is_empty() {
+        let error = ErrorRecord::new(ErrorClass::Cancelled, "the batch was cancelled before this job was answered");
+        end_unheld(&mut tx, jobs, Status::Cancelled, &error).await?;
+    }
+    sqlx::query(CLOSED_THROUGH).bind(batch).bind(through).execute(&mut *tx).await.map_err(failed(doing))?;
+    tx.commit().await.map_err(failed(doing))?;
+    Ok(looked_at)
+}
+
+const LATE: &str = "-- jobs past their deadline that were not looked at yet
+SELECT j.job_id, j.batch_id, j.model_group, j.priority, j.lane, 1 AS run, j.deadline
+FROM gristmill.job j, gristmill.keeper k
+WHERE j.deadline IS NOT NULL AND j.deadline <= now() AND (j.deadline, j.job_id) > (k.expired_through, k.expired_job)
+ORDER BY j.deadline, j.job_id LIMIT $1";
+
+const LATE_THROUGH: &str = "-- how far deadlines have been looked at
+UPDATE gristmill.keeper SET expired_through = $1, expired_job = $2";
+
+pub(super) async fn close_expired(pool: &PgPool, limit: u32) -> Result<u64> {
+    let doing = "closing expired jobs";
+    let mut tx = pool.begin().await.map_err(failed(doing))?;
+    let rows = sqlx::query(LATE).bind(i64::from(limit)).fetch_all(&mut *tx).await.map_err(failed(doing))?;
+    let Some(last) = rows.last() else { return Ok(0) };
+    let through: (DateTime<Utc>, Uuid) = (last.get("deadline"), last.get("job_id"));
+    let error = ErrorRecord::new(ErrorClass::DeadlineExceeded, "the deadline passed before a call could start");
+    let mut jobs: Vec<JobRef> = rows.iter().map(job_ref).collect();
+    jobs.sort_unstable_by_key(|job| job.id);
+    end_unheld(&mut tx, jobs, Status::Expired, &error).await?;
+    let query = sqlx::query(LATE_THROUGH).bind(through.0).bind(through.1);
+    query.execute(&mut *tx).await.map_err(failed(doing))?;
+    tx.commit().await.map_err(failed(doing))?;
+    Ok(rows.len() as u64)
+}
+
+const ENSURE_PARTITION: &str = "-- make a day's partitions
+SELECT gristmill.ensure_partition($1)";
+
+pub(super) async fn ensure_partitions(pool: &PgPool, today: PartDay) -> Result<()> {
+    for day in today.iter_days().take(8) {
+        sqlx::query(ENSURE_PARTITION).bind(day).execute(pool).await.map_err(failed("making partitions"))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn unfinished(
+    pool: &PgPool,
+    batch: BatchId,
+    after: Option<JobId>,
+    limit: u32,
+) -> Result<(Vec<JobRef>, Option<JobId>)> {
+    let doing = "looking for unfinished jobs";
+    let query = sqlx::query(WALK).bind(batch.uuid()).bind(above(after)).bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(failed(doing))?;
+    let jobs: Vec<JobRef> = rows.iter().map(job_ref).collect();
+    let next = if jobs.len() < limit as usize { None } else { jobs.last().map(|job| job.id) };
+    let open: Vec<Uuid> = sqlx::query_scalar(OPEN_WITHOUT_LIVE)
+        .bind(jobs.iter().map(|job| job.id.uuid()).bind_iter())
+        .bind(jobs.iter().map(|job| job.id.part_day()).bind_iter())
+        .fetch_all(pool)
+        .await
+        .map_err(failed(doing))?;
+    let open: std::collections::HashSet<Uuid> = open.into_iter().collect();
+    Ok((jobs.into_iter().filter(|job| open.contains(&job.id.uuid())).collect(), next))
+}
+
+const REQUEUE: &str = "-- published runs without a holder are due again
+UPDATE gristmill.live SET state = 1, version = version + 1, wake_at = now(), reason = 'repair'
+WHERE batch_id = $1 AND state = 2";
+
+pub(super) async fn requeue(pool: &PgPool, batch: BatchId) -> Result<u64> {
+    let query = sqlx::query(REQUEUE).bind(batch.uuid());
+    Ok(query.execute(pool).await.map_err(failed("making runs due again"))?.rows_affected())
+}

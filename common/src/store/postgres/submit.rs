@@ -1,0 +1,344 @@
+//! What producers do: open, record, publish, seal, cancel, retry.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgBindIterExt as _, PgPool};
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row as _};
+use uuid::Uuid;
+
+use super::super::{Chunk, Error, Opened, Recorded, Result};
+use super::row::{big, int, seconds, text};
+use super::{failed, read};
+use crate::batch::{Batch, NewBatch};
+use crate::id::{BatchId, JobId, OwnerId};
+use crate::job::{Identity, JobRef};
+use crate::outcome::Status;
+
+const CREATE_BATCH: &str = "-- create a batch
+INSERT INTO gristmill.batch (batch_id, name, project, priority, simulated, metadata, tags, budget_usd, day_from, day_to,
+                             producer, producer_lease, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8::bigint::numeric / 1000000000000, $9, $9, $10,
+        now() + make_interval(secs => $11), $12)
+ON CONFLICT (name) DO NOTHING";
+
+const TAKE_BATCH: &str = "-- take up a batch whose producer is gone
+UPDATE gristmill.batch SET producer = $2, producer_lease = now() + make_interval(secs => $3)
+WHERE name = $1 AND (producer IS NULL OR producer = $2 OR producer_lease <= now())";
+
+pub(super) async fn open_batch(pool: &PgPool, new: &NewBatch, ttl: Duration) -> Result<Opened> {
+    let doing = "opening a batch";
+    let mut tx = pool.begin().await.map_err(failed(doing))?;
+    let created = sqlx::query(CREATE_BATCH)
+        .bind(new.id.uuid())
+        .bind(&new.name)
+        .bind(&new.project)
+        .bind(new.priority.as_str())
+        .bind(new.simulated)
+        .bind(new.metadata.as_ref().map(Json))
+        .bind((!new.tags.is_empty()).then_some(Json(&new.tags)))
+        .bind(new.budget_pico_usd)
+        .bind(new.id.part_day())
+        .bind(new.producer.uuid())
+        .bind(seconds(ttl))
+        .bind(new.created_at)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(doing))?
+        .rows_affected()
+        == 1;
+    let taken = created
+        || sqlx::query(TAKE_BATCH)
+            .bind(&new.name)
+            .bind(new.producer.uuid())
+            .bind(seconds(ttl))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(doing))?
+            .rows_affected()
+            == 1;
+    let batch: Batch = read::batch_by_name(&mut tx, &new.name).await?.ok_or_else(|| vanished(&new.name))?;
+    if batch.simulated != new.simulated {
+        let (is, asked) = if batch.simulated { ("simulated", "real") } else { ("real", "simulated") };
+        return Err(Error::Conflict(format!(
+            "batch `{}` holds {is} answers and cannot take {asked} ones; give the new one another --name",
+            new.name
+        )));
+    }
+    tx.commit().await.map_err(failed(doing))?;
+    Ok(match (created, taken) {
+        (true, _) => Opened::Created(batch),
+        (false, true) => Opened::Resumed(batch),
+        (false, false) => Opened::Busy(batch),
+    })
+}
+
+fn vanished(name: &str) -> Error {
+    Error::Conflict(format!("batch `{name}` was removed while it was opened; try again"))
+}
+
+const RECORD_JOBS: &str = "-- record requests
+INSERT INTO gristmill.job (batch_id, part_day, job_id, custom_id, endpoint, model_group, priority, lane, body, identity,
+                           deadline, not_before, sample, num_retries, tags, metadata, cache_policy, service_tier, est_tokens)
+SELECT $1, $2, t.job_id, t.custom_id, t.endpoint, t.model_group, $3, t.lane, t.body::json, t.identity, t.deadline,
+       t.not_before, t.sample, t.num_retries, t.tags::json, t.metadata::json, t.cache_policy, t.service_tier, t.est_tokens
+FROM UNNEST($4::uuid[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::uuid[], $11::timestamptz[],
+            $12::timestamptz[], $13::integer[], $14::smallint[], $15::text[], $16::text[], $17::text[], $18::text[],
+            $19::integer[])
+     AS t (job_id, custom_id, endpoint, model_group, lane, body, identity, deadline, not_before, sample, num_retries, tags,
+           metadata, cache_policy, service_tier, est_tokens)
+ON CONFLICT DO NOTHING";
+
+const RECORD_WAITING: &str = "-- jobs that may not start yet wait in their live rows
+INSERT INTO gristmill.live (job_id, batch_id, model_group, priority, lane, state, wake_at, reason)
+SELECT job_id, batch_id, model_group, priority, lane, 1, not_before, 'not before'
+FROM gristmill.job
+WHERE batch_id = $1 AND part_day = $2 AND job_id = ANY($3) AND not_before > now()
+ORDER BY job_id
+ON CONFLICT DO NOTHING";
+
+const MOVE_BATCH: &str = "-- move the batch on with its chunk
+UPDATE gristmill.batch
+SET recorded = greatest(recorded, $3), published_through = greatest(published_through, $4),
+    producer_lease = now() + make_interval(secs => $5),
+    total = CASE WHEN $3 > recorded THEN NULL ELSE total END,
+    finished_at = CASE WHEN $3 > recorded THEN NULL ELSE finished_at END
+WHERE batch_id = $1 AND producer = $2 AND cancel_requested_at IS NULL";
+
+const IS_CANCELLED: &str = "-- is the batch cancelled
+SELECT cancel_requested_at IS NOT NULL FROM gristmill.batch WHERE batch_id = $1";
+
+pub(super) async fn record(pool: &PgPool, chunk: &Chunk<'_>) -> Result<Recorded> {
+    let doing = "recording requests";
+    let mut tx = pool.begin().await.map_err(failed(doing))?;
+    if !chunk.jobs.is_empty() {
+        insert_jobs(&mut tx, chunk).await?;
+    }
+    // The batch's row is locked last and for the commit only: flushes of the same batch wait for it.
+    let moved = sqlx::query(MOVE_BATCH)
+        .bind(chunk.batch.uuid())
+        .bind(chunk.producer.uuid())
+        .bind(big(chunk.first_ordinal) + i64::try_from(chunk.jobs.len()).unwrap_or(i64::MAX))
+        .bind(big(chunk.published_through))
+        .bind(seconds(chunk.producer_ttl))
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(doing))?
+        .rows_affected();
+    if moved == 1 {
+        tx.commit().await.map_err(failed(doing))?;
+        return Ok(Recorded::Committed);
+    }
+    tx.rollback().await.map_err(failed(doing))?;
+    let cancelled: Option<bool> =
+        sqlx::query_scalar(IS_CANCELLED).bind(chunk.batch.uuid()).fetch_optional(pool).await.map_err(failed(doing))?;
+    Ok(if cancelled == Some(true) { Recorded::Cancelled } else { Recorded::LostProducer })
+}
+
+async fn insert_jobs(tx: &mut PgConnection, chunk: &Chunk<'_>) -> Result<()> {
+    let doing = "recording requests";
+    let jobs = chunk.jobs;
+    let day = chunk.batch.part_day();
+    let priority = jobs.first().map_or("standard", |job| job.lane.priority.as_str());
+    let bodies: Vec<&str> = jobs.iter().map(|job| std::str::from_utf8(&job.body).unwrap_or("null")).collect();
+    sqlx::query(RECORD_JOBS)
+        .bind(chunk.batch.uuid())
+        .bind(day)
+        .bind(priority)
+        .bind(jobs.iter().map(|job| job.id.uuid()).bind_iter())
+        .bind(jobs.iter().map(|job| text(&job.custom_id)).bind_iter())
+        .bind(jobs.iter().map(|job| text(&job.endpoint)).bind_iter())
+        .bind(jobs.iter().map(|job| &*job.lane.group).bind_iter())
+        .bind(jobs.iter().map(|job| i16::from(job.lane.lane)).bind_iter())
+        .bind(bodies)
+        .bind(jobs.iter().map(|job| Uuid::from_bytes(job.identity(chunk.simulated).0)).bind_iter())
+        .bind(jobs.iter().map(|job| job.options.deadline).bind_iter())
+        .bind(jobs.iter().map(|job| job.options.not_before).bind_iter())
+        .bind(jobs.iter().map(|job| int(job.options.sample)).bind_iter())
+        .bind(jobs.iter().map(|job| job.options.num_retries.map(|n| i16::try_from(n).unwrap_or(i16::MAX))).bind_iter())
+        .bind(jobs.iter().map(|job| json_text(&job.options.tags, job.options.tags.is_empty())).bind_iter())
+        .bind(jobs.iter().map(|job| json_text(&job.options.metadata, job.options.metadata.is_none())).bind_iter())
+        .bind(jobs.iter().map(|job| job.options.cache.as_str()).bind_iter())
+        .bind(jobs.iter().map(|job| job.options.service_tier.as_deref()).bind_iter())
+        .bind(jobs.iter().map(|job| job.options.est_tokens.map(int)).bind_iter())
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(doing))?;
+    let later: Vec<Uuid> =
+        jobs.iter().filter(|job| job.options.not_before.is_some()).map(|job| job.id.uuid()).collect();
+    if !later.is_empty() {
+        sqlx::query(RECORD_WAITING)
+            .bind(chunk.batch.uuid())
+            .bind(day)
+            .bind(later)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(doing))?;
+    }
+    Ok(())
+}
+
+/// Writes a value as JSON text, or nothing where it is empty.
+pub(super) fn json_text(value: &impl serde::Serialize, empty: bool) -> Option<String> {
+    if empty { None } else { serde_json::to_string(value).ok() }
+}
+
+const MARK_PUBLISHED: &str = "-- everything below is confirmed
+UPDATE gristmill.batch SET published_through = greatest(published_through, $2) WHERE batch_id = $1";
+
+pub(super) async fn mark_published(pool: &PgPool, batch: BatchId, through: u64) -> Result<()> {
+    let query = sqlx::query(MARK_PUBLISHED).bind(batch.uuid()).bind(big(through));
+    query.execute(pool).await.map_err(failed("noting what is published"))?;
+    Ok(())
+}
+
+const DEFER: &str = "-- jobs that the broker refused wait
+INSERT INTO gristmill.live (job_id, batch_id, model_group, priority, lane, run, state, wake_at, reason)
+SELECT t.job_id, t.batch_id, t.model_group, t.priority, t.lane, t.run, 1, now() + make_interval(secs => $7), $8
+FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::integer[], $9::date[])
+     AS t (job_id, batch_id, model_group, priority, lane, run, part_day)
+WHERE NOT EXISTS (SELECT 1 FROM gristmill.result r WHERE r.job_id = t.job_id AND r.part_day = t.part_day)
+ORDER BY t.job_id
+ON CONFLICT DO NOTHING";
+
+pub(super) async fn defer(pool: &PgPool, jobs: &[JobRef], after: Duration, reason: &str) -> Result<()> {
+    sqlx::query(DEFER)
+        .bind(jobs.iter().map(|job| job.id.uuid()).bind_iter())
+        .bind(jobs.iter().map(|job| job.batch.uuid()).bind_iter())
+        .bind(jobs.iter().map(|job| &*job.lane.group).bind_iter())
+        .bind(jobs.iter().map(|job| job.lane.priority.as_str()).bind_iter())
+        .bind(jobs.iter().map(|job| i16::from(job.lane.lane)).bind_iter())
+        .bind(jobs.iter().map(|job| int(job.run)).bind_iter())
+        .bind(seconds(after))
+        .bind(reason)
+        .bind(jobs.iter().map(|job| job.id.part_day()).bind_iter())
+        .execute(pool)
+        .await
+        .map_err(failed("deferring jobs"))?;
+    Ok(())
+}
+
+const SEAL: &str = "-- the last job is recorded and published
+UPDATE gristmill.batch
+SET total = recorded + adopted, published_through = recorded, producer = NULL, producer_lease = NULL,
+    finished_at = CASE WHEN succeeded + failed + cancelled + expired >= recorded + adopted
+                       THEN coalesce(finished_at, now()) END
+WHERE batch_id = $1 AND producer = $2";
+
+pub(super) async fn seal(pool: &PgPool, batch: BatchId, producer: OwnerId) -> Result<()> {
+    let query = sqlx::query(SEAL).bind(batch.uuid()).bind(producer.uuid());
+    query.execute(pool).await.map_err(failed("sealing a batch"))?;
+    Ok(())
+}
+
+const LEAVE: &str = "-- the producer goes, the batch stays open
+UPDATE gristmill.batch SET producer = NULL, producer_lease = NULL WHERE batch_id = $1 AND producer = $2";
+
+pub(super) async fn leave(pool: &PgPool, batch: BatchId, producer: OwnerId) -> Result<()> {
+    let query = sqlx::query(LEAVE).bind(batch.uuid()).bind(producer.uuid());
+    query.execute(pool).await.map_err(failed("leaving a batch"))?;
+    Ok(())
+}
+
+const RENEW_PRODUCER: &str = "-- the producer is alive
+UPDATE gristmill.batch SET producer_lease = now() + make_interval(secs => $3) WHERE batch_id = $1 AND producer = $2";
+
+pub(super) async fn renew_producer(pool: &PgPool, batch: BatchId, producer: OwnerId, ttl: Duration) -> Result<()> {
+    let query = sqlx::query(RENEW_PRODUCER).bind(batch.uuid()).bind(producer.uuid()).bind(seconds(ttl));
+    query.execute(pool).await.map_err(failed("renewing the producer's lease"))?;
+    Ok(())
+}
+
+const IDENTITIES: &str = "-- identities in order of id
+SELECT job_id, identity FROM gristmill.job WHERE batch_id = $1 AND job_id > $2 ORDER BY job_id LIMIT $3";
+
+pub(super) async fn identities(
+    pool: &PgPool,
+    batch: BatchId,
+    after: Option<JobId>,
+    limit: u32,
+) -> Result<Vec<(JobId, Identity)>> {
+    let rows = sqlx::query(IDENTITIES)
+        .bind(batch.uuid())
+        .bind(after.map_or(Uuid::nil(), JobId::uuid))
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(failed("reading what is recorded"))?;
+    let pair = |row: &sqlx::postgres::PgRow| {
+        (JobId::from_uuid(row.get("job_id")), Identity(row.get::<Uuid, _>("identity").into_bytes()))
+    };
+    Ok(rows.iter().map(pair).collect())
+}
+
+const CANCEL: &str = "-- ask to cancel
+UPDATE gristmill.batch
+SET cancel_requested_at = coalesce(cancel_requested_at, now()), total = coalesce(total, recorded + adopted),
+    finished_at = CASE WHEN succeeded + failed + cancelled + expired >= coalesce(total, recorded + adopted)
+                       THEN now() END
+WHERE batch_id = $1 AND finished_at IS NULL";
+
+pub(super) async fn cancel(pool: &PgPool, batch: BatchId) -> Result<bool> {
+    let query = sqlx::query(CANCEL).bind(batch.uuid());
+    Ok(query.execute(pool).await.map_err(failed("cancelling a batch"))?.rows_affected() == 1)
+}
+
+const LOCK_FOR_RETRY: &str = "-- the batch, locked, and whether it is still cancelling
+SELECT cancel_requested_at IS NOT NULL AND finished_at IS NULL FROM gristmill.batch WHERE batch_id = $1 FOR UPDATE";
+
+const RETRY: &str = "-- open new runs
+WITH latest AS (
+    SELECT r.job_id, r.part_day, r.run, r.status
+    FROM gristmill.result r
+    WHERE r.batch_id = $1 AND r.status = ANY($2)
+      AND NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = r.job_id)
+      AND NOT EXISTS (SELECT 1 FROM gristmill.result n
+                      WHERE n.job_id = r.job_id AND n.part_day = r.part_day AND n.run > r.run)
+    LIMIT $3
+), opened AS (
+    INSERT INTO gristmill.live (job_id, batch_id, model_group, priority, lane, run, state, wake_at, reason)
+    SELECT j.job_id, j.batch_id, j.model_group, j.priority, j.lane, latest.run + 1, 1, now(), 'retry'
+    FROM latest JOIN gristmill.job j ON j.batch_id = $1 AND j.job_id = latest.job_id AND j.part_day = latest.part_day
+    ORDER BY j.job_id
+    ON CONFLICT DO NOTHING
+    RETURNING job_id
+)
+SELECT latest.status, count(*) FROM latest JOIN opened USING (job_id) GROUP BY latest.status";
+
+const REOPEN: &str = "-- a batch with new runs is open again
+UPDATE gristmill.batch
+SET succeeded = succeeded - $2, failed = failed - $3, cancelled = cancelled - $4, expired = expired - $5,
+    finished_at = NULL, cancel_requested_at = NULL, closed_through = NULL
+WHERE batch_id = $1";
+
+pub(super) async fn retry(pool: &PgPool, batch: BatchId, statuses: &[Status], limit: u32) -> Result<u64> {
+    let doing = "opening new runs";
+    let mut tx = pool.begin().await.map_err(failed(doing))?;
+    let cancelling: Option<bool> =
+        sqlx::query_scalar(LOCK_FOR_RETRY).bind(batch.uuid()).fetch_optional(&mut *tx).await.map_err(failed(doing))?;
+    if cancelling == Some(true) {
+        return Err(Error::Conflict("the batch is still being cancelled; retry it once it has ended".to_owned()));
+    }
+    let names: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
+    let rows = sqlx::query(RETRY)
+        .bind(batch.uuid())
+        .bind(names)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed(doing))?;
+    let opened = |status: Status| {
+        rows.iter().filter(|row| row.get::<&str, _>(0) == status.as_str()).map(|row| row.get::<i64, _>(1)).sum::<i64>()
+    };
+    let counts = [Status::Succeeded, Status::Failed, Status::Cancelled, Status::Expired].map(opened);
+    let total: i64 = counts.iter().sum();
+    if total > 0 {
+        let mut query = sqlx::query(REOPEN).bind(batch.uuid());
+        for count in counts {
+            query = query.bind(count);
+        }
+        query.execute(&mut *tx).await.map_err(failed(doing))?;
+    }
+    tx.commit().await.map_err(failed(doing))?;
+    Ok(total.unsigned_abs())
+}
