@@ -9,6 +9,7 @@ pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod envelope;
+pub mod failpoint;
 pub mod failure;
 pub mod id;
 pub mod job;

@@ -1,1 +1,3 @@
-//! x
+//! The harness of the tests, and the suites that every back end passes unchanged.
+
+pub mod database;

@@ -1,1 +1,306 @@
-//! x
+//! The worker: takes jobs from the broker, calls providers, writes results to the store; and the keeper that looks after
+//! what no single job's way does.
+//!
+//! A process runs any number of sessions one after the other, each with an owner id of its own. See `pipeline` for the way
+//! of one job.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use gristmill_common::broker::{self, Broker};
+use gristmill_common::clock::Clock;
+use gristmill_common::config::Deployment;
+use gristmill_common::id::OwnerId;
+use gristmill_common::retry::{Schedule, until_ok};
+use gristmill_common::store::{self, Store, WorkerInfo};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+mod flush;
+mod gate;
+mod group;
+mod intake;
+mod keeper;
+mod lease;
+mod pipeline;
+pub mod provider;
+mod session;
+pub mod simulate;
+mod window;
+
+use gate::Gate;
+use group::Group;
+use keeper::Keeper;
+use lease::Lease;
+use session::Session;
+use window::Window;
+
+/// Bytes of requests that a process holds at most, over all model groups.
+const MOST_BYTES: usize = 256 * 1024 * 1024;
+
+/// What a worker is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where requests and results are.
+    pub store: Arc<dyn Store>,
+    /// Where work comes from.
+    pub broker: Arc<dyn Broker>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What it may call.
+    pub deployments: Vec<Deployment>,
+    /// Calls that run at once at most. Default 128.
+    pub concurrency: u32,
+    /// Retries after the first call, for jobs that do not say. Default 5.
+    pub num_retries: u16,
+    /// How long it may be silent before its jobs go to others. Default 15 s.
+    pub lease: Duration,
+    /// How long running calls may go on after it was asked to drain. Default 30 s.
+    pub grace: Duration,
+    /// Owners that may die on a job before it ends as failed. Default 3.
+    pub max_deaths: u32,
+}
+
+impl Options {
+    /// Makes options with the defaults.
+    pub fn new(
+        store: Arc<dyn Store>,
+        broker: Arc<dyn Broker>,
+        clock: Arc<dyn Clock>,
+        deployments: Vec<Deployment>,
+    ) -> Self {
+        Self {
+            store,
+            broker,
+            clock,
+            deployments,
+            concurrency: 128,
+            num_retries: 5,
+            lease: Duration::from_secs(15),
+            grace: Duration::from_secs(30),
+            max_deaths: 3,
+        }
+    }
+}
+
+/// Why a worker could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The broker refuses.
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    /// A deployment cannot be called.
+    #[error(transparent)]
+    Provider(#[from] provider::Error),
+    /// There is nothing to serve.
+    #[error("there is no deployment to serve; give --model, or a model_list in gristmill.yaml")]
+    NoDeployments,
+}
+
+/// Makes `ring` the process's TLS provider. Call it first in `main`; again, it does nothing.
+pub fn install_tls() {
+    // Fails only if one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Runs a worker until `drain`: then it takes no more jobs, lets running calls finish and their results be written, and
+/// returns. `abort` ends it at once; what it held comes back when its lease has run out.
+///
+/// # Errors
+///
+/// Fails when the store, the broker or a deployment cannot be used as they are. What may pass is waited for.
+pub async fn run(options: Options, drain: CancellationToken, abort: CancellationToken) -> Result<(), Error> {
+    if options.deployments.is_empty() {
+        return Err(Error::NoDeployments);
+    }
+    install_tls();
+    options.store.check_schema().await?;
+    let groups = serve(&options)?;
+    let names: Vec<String> = groups.iter().map(|group| group.name.to_string()).collect();
+    options.broker.declare(&names).await?;
+
+    let in_flight = Arc::new(AtomicU32::new(0));
+    let calls = Arc::new(Semaphore::new(options.concurrency.max(1) as usize));
+    let finishing = TaskTracker::new();
+    let keeping = TaskTracker::new();
+    let stop_keeping = CancellationToken::new();
+    let keeper = Keeper {
+        store: Arc::clone(&options.store),
+        broker: Arc::clone(&options.broker),
+        clock: Arc::clone(&options.clock),
+        owner: OwnerId::new(options.clock.now()),
+        lease: options.lease,
+        max_deaths: options.max_deaths,
+        groups: names.clone(),
+    };
+    keeping.spawn(keeper.run(stop_keeping.clone()));
+    loop {
+        let owner = OwnerId::new(options.clock.now());
+        let Some(lease) = register(&options, owner, &names, &abort).await? else { break };
+        tracing::info!(%owner, groups = ?names, concurrency = options.concurrency, "worker ready");
+        let (settled, settlements) = mpsc::unbounded_channel();
+        let session = Arc::new(Session {
+            store: Arc::clone(&options.store),
+            clock: Arc::clone(&options.clock),
+            lease: Arc::new(lease),
+            drain: drain.clone(),
+            abort: abort.child_token(),
+            num_retries: options.num_retries,
+            settled,
+            calls: Arc::clone(&calls),
+            in_flight: Arc::clone(&in_flight),
+        });
+        let flusher = flush::run(Arc::clone(&options.store), owner, settlements, abort.clone());
+        let ended = one_session(&options, &groups, session, flusher, &finishing, &abort).await?;
+        if matches!(ended, Ended::Drained) {
+            break;
+        }
+    }
+    stop_keeping.cancel();
+    keeping.close();
+    finishing.close();
+    tokio::select! {
+        () = abort.cancelled() => {}
+        () = async { keeping.wait().await; finishing.wait().await } => {}
+    }
+    Ok(())
+}
+
+/// Builds the gates and windows of all model groups.
+fn serve(options: &Options) -> Result<Vec<Arc<Group>>, Error> {
+    let http = provider::Http::default();
+    let mut gates: BTreeMap<Arc<str>, Vec<Arc<Gate>>> = BTreeMap::new();
+    for deployment in &options.deployments {
+        let provider = provider::build(deployment, &http, Arc::clone(&options.clock))?;
+        let gate = Gate::new(deployment.clone(), provider, options.concurrency);
+        gates.entry(Arc::clone(&deployment.group)).or_default().push(gate);
+    }
+    let most_bytes = MOST_BYTES / gates.len().max(1);
+    // What can start, and as much again for what admission and flushing hold.
+    let most_jobs = options.concurrency as usize + (options.concurrency as usize).max(1000);
+    let group = |(name, gates)| Arc::new(Group::new(name, gates, Window::new(most_jobs, most_bytes)));
+    Ok(gates.into_iter().map(group).collect())
+}
+
+async fn register(
+    options: &Options,
+    owner: OwnerId,
+    groups: &[String],
+    abort: &CancellationToken,
+) -> Result<Option<Lease>, Error> {
+    let info = WorkerInfo {
+        owner,
+        host: host(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        groups: groups.to_vec(),
+        concurrency: options.concurrency,
+    };
+    let mut sent = Instant::now();
+    let register = || {
+        sent = Instant::now();
+        options.store.register(&info, options.lease)
+    };
+    let told = |error: &store::Error, failures| {
+        if failures == 1 {
+            tracing::warn!(%error, "worker not registered yet, trying again");
+        }
+    };
+    match until_ok(Schedule::RECONNECT, abort, register, store::Error::is_transient, told).await {
+        None => Ok(None),
+        Some(Ok(())) => Ok(Some(Lease::new(owner, sent, options.lease))),
+        Some(Err(error)) => Err(error.into()),
+    }
+}
+
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+enum Ended {
+    Drained,
+    LeaseLost,
+}
+
+/// Runs one session until it is drained or its lease is lost. Calls that outlive a lost lease go on in `finishing`.
+async fn one_session(
+    options: &Options,
+    groups: &[Arc<Group>],
+    session: Arc<Session>,
+    flusher: impl Future<Output = ()> + Send + 'static,
+    finishing: &TaskTracker,
+    abort: &CancellationToken,
+) -> Result<Ended, Error> {
+    let stop = session.drain.child_token();
+    let intakes = TaskTracker::new();
+    let jobs = TaskTracker::new();
+    let flushing = TaskTracker::new();
+    flushing.spawn(flusher);
+    flushing.close();
+    let renewing = TaskTracker::new();
+    let stop_renewing = CancellationToken::new();
+    renewing.spawn({
+        let (store, lease, in_flight) =
+            (Arc::clone(&session.store), Arc::clone(&session.lease), Arc::clone(&session.in_flight));
+        let (stop, ttl) = (stop_renewing.clone(), options.lease);
+        let gates: Vec<Arc<Gate>> = groups.iter().flat_map(|group| group.gates.iter().cloned()).collect();
+        async move {
+            lease.keep(&*store, ttl, &gates, || in_flight.load(Ordering::Relaxed), &stop).await;
+        }
+    });
+    renewing.close();
+    let window = u16::try_from((options.concurrency / 4).clamp(8, 200)).unwrap_or(200);
+    for group in groups {
+        let subscribe = || options.broker.consume(&group.name, window);
+        let told = |error: &broker::Error, failures| {
+            if failures == 1 {
+                tracing::warn!(%error, "not subscribed yet, trying again");
+            }
+        };
+        let consumer = match until_ok(Schedule::RECONNECT, &stop, subscribe, broker::Error::is_transient, told).await {
+            Some(consumer) => consumer?,
+            None => break,
+        };
+        let (session, broker, group) = (Arc::clone(&session), Arc::clone(&options.broker), Arc::clone(group));
+        intakes.spawn(intake::run(session, broker, group, consumer, jobs.clone(), stop.clone()));
+    }
+    intakes.close();
+    intakes.wait().await;
+    jobs.close();
+    let lost = session.lease.lost.is_cancelled();
+    let (store, owner, grace) = (Arc::clone(&options.store), session.lease.owner, options.grace);
+    let abort = abort.clone();
+    let finish = async move {
+        if tokio::time::timeout(grace, jobs.wait()).await.is_err() {
+            tracing::warn!("calls still run after the grace period, they will be made again");
+            session.abort.cancel();
+            jobs.wait().await;
+        }
+        // The last way to the flusher goes with the session.
+        drop(session);
+        flushing.wait().await;
+        stop_renewing.cancel();
+        renewing.wait().await;
+        if !lost && !abort.is_cancelled() {
+            let leave = || store.deregister(owner);
+            let _ = until_ok(Schedule::RECONNECT, &abort, leave, store::Error::is_transient, |_, _| {}).await;
+        }
+    };
+    if lost {
+        finishing.spawn(finish);
+        return Ok(Ended::LeaseLost);
+    }
+    finish.await;
+    Ok(Ended::Drained)
+}

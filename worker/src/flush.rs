@@ -1,0 +1,107 @@
+//! The flusher: gathers what jobs came to and commits it in groups.
+//!
+//! A job keeps its place in the window until its group is committed, so what waits here is bounded by the windows. A store
+//! that is away is waited for; nothing is dropped. If the process dies, the live rows still say that it held the jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_common::failpoint;
+use gristmill_common::id::OwnerId;
+use gristmill_common::retry::{Schedule, until_ok};
+use gristmill_common::store::{Error, Settlement, Store};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::window::Place;
+
+/// Most settlements in one transaction.
+const GROUP: usize = 500;
+/// How long the first settlement of a group waits for others.
+const LINGER: Duration = Duration::from_millis(10);
+/// Transactions under way at once.
+const AT_ONCE: usize = 2;
+
+/// A settlement with the place in the window that it frees.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) settlement: Settlement,
+    pub(crate) place: Place,
+}
+
+/// Commits settlements until all senders are gone, then returns once the last group is committed. `abort` ends it at once.
+pub(crate) async fn run(
+    store: Arc<dyn Store>,
+    owner: OwnerId,
+    mut settled: mpsc::UnboundedReceiver<Settled>,
+    abort: CancellationToken,
+) {
+    let flushes = TaskTracker::new();
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    while let Some(first) = settled.recv().await {
+        let mut settlements = vec![first.settlement];
+        let mut places = vec![first.place];
+        let linger = tokio::time::sleep(LINGER);
+        tokio::pin!(linger);
+        // While both transactions are under way the group goes on growing.
+        let mut slot = None;
+        loop {
+            tokio::select! {
+                biased;
+                next = settled.recv(), if settlements.len() < GROUP => match next {
+                    Some(next) => {
+                        settlements.push(next.settlement);
+                        places.push(next.place);
+                        if settlements.len() < GROUP {
+                            continue;
+                        }
+                        slot = Arc::clone(&at_once).acquire_owned().await.ok();
+                        break;
+                    }
+                    None => break,
+                },
+                () = &mut linger => {}
+                () = abort.cancelled() => return,
+            }
+            slot = Arc::clone(&at_once).acquire_owned().await.ok();
+            break;
+        }
+        if slot.is_none() {
+            slot = Arc::clone(&at_once).acquire_owned().await.ok();
+        }
+        let (store, abort) = (Arc::clone(&store), abort.clone());
+        flushes.spawn(async move {
+            commit(&*store, owner, &settlements, &abort).await;
+            drop(places);
+            drop(slot);
+        });
+    }
+    flushes.close();
+    flushes.wait().await;
+}
+
+async fn commit(store: &dyn Store, owner: OwnerId, settlements: &[Settlement], abort: &CancellationToken) {
+    failpoint::pass("worker.before_flush");
+    let flushed = until_ok(
+        Schedule::RECONNECT,
+        abort,
+        || store.flush(owner, settlements),
+        Error::is_transient,
+        |error, failures| {
+            if failures == 1 {
+                tracing::warn!(%error, results = settlements.len(), "results not written yet, trying again");
+            }
+        },
+    )
+    .await;
+    failpoint::pass("worker.after_flush");
+    match flushed {
+        Some(Ok(flushed)) if flushed.lost > 0 => {
+            tracing::warn!(lost = flushed.lost, "results of runs that others hold now were not written");
+        }
+        Some(Ok(flushed)) => tracing::trace!(results = flushed.results, waiting = flushed.waiting, "flushed"),
+        Some(Err(error)) => tracing::error!(%error, results = settlements.len(), "the store takes no results"),
+        None => {}
+    }
+}

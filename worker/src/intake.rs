@@ -1,0 +1,258 @@
+//! The intake of one model group: deliveries, as many as can start → admission → ack → a task per job.
+//!
+//! A delivery is acknowledged after the admission's commit and not before; from then on the live row holds its jobs. A copy
+//! of a job that this process holds already waits until that one is settled, and is then asked about like any other: what
+//! this process remembers of a job is never trusted against the live row.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gristmill_common::broker::{Aside, Broker, Consumer, Delivery, Settle};
+use gristmill_common::envelope;
+use gristmill_common::failpoint;
+use gristmill_common::failure::{ErrorClass, ErrorRecord};
+use gristmill_common::job::JobRef;
+use gristmill_common::retry::{Schedule, until_ok};
+use gristmill_common::store::{Arrival, DeadLetter, Error, Verdict};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::group::Group;
+use crate::pipeline;
+use crate::session::Session;
+use crate::window::Place;
+
+/// Most jobs in one admission.
+const GROUP: usize = 500;
+/// How often copies of held jobs are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Most bytes of a message that a dead letter keeps.
+const LETTER_BYTES: usize = 64 * 1024;
+
+/// A message that was read.
+struct Message {
+    payload: bytes::Bytes,
+    arrivals: Vec<Arrival>,
+    settle: Settle,
+}
+
+/// Takes in jobs of one group until `stop`, or until the lease is lost.
+pub(crate) async fn run(
+    session: Arc<Session>,
+    broker: Arc<dyn Broker>,
+    group: Arc<Group>,
+    mut consumer: Box<dyn Consumer>,
+    jobs: TaskTracker,
+    stop: CancellationToken,
+) {
+    let mut copies: Vec<Message> = Vec::new();
+    loop {
+        let next = async {
+            let room = group.room().await;
+            let mut messages = take_settled(&mut copies, &group);
+            while messages.is_empty() {
+                tokio::select! {
+                    delivery = consumer.next() => match delivery {
+                        Some(delivery) => messages.extend(read(&session, &*broker, delivery).await),
+                        None => return None,
+                    },
+                    () = tokio::time::sleep(LOOK_AGAIN), if !copies.is_empty() => {
+                        messages = take_settled(&mut copies, &group);
+                    }
+                }
+            }
+            let mut count: usize = messages.iter().map(|message| message.arrivals.len()).sum();
+            while count < room.min(GROUP)
+                && let Some(delivery) = consumer.try_next()
+            {
+                if let Some(message) = read(&session, &*broker, delivery).await {
+                    count += message.arrivals.len();
+                    messages.push(message);
+                }
+            }
+            session.lease.holds().await.then_some(messages)
+        };
+        let messages = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = session.lease.lost.cancelled() => return,
+            messages = next => messages,
+        };
+        let Some(messages) = messages else { return };
+        failpoint::pass("worker.after_delivery");
+        let mut places: Vec<(Message, Vec<Place>)> = Vec::with_capacity(messages.len());
+        for message in messages {
+            match enter(&group, &message) {
+                Some(entered) => places.push((message, entered)),
+                None => copies.push(message),
+            }
+        }
+        if admit(&session, &group, places, &jobs, &stop).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Takes those copies of which no job is held any more.
+fn take_settled(copies: &mut Vec<Message>, group: &Group) -> Vec<Message> {
+    let (held, settled): (Vec<_>, Vec<_>) = std::mem::take(copies)
+        .into_iter()
+        .partition(|message| message.arrivals.iter().any(|arrival| group.window.holds(arrival.job.id)));
+    *copies = held;
+    settled
+}
+
+/// Takes places for all jobs of a message; `None` if one of them is held already.
+fn enter(group: &Group, message: &Message) -> Option<Vec<Place>> {
+    let bytes = message.payload.len() / message.arrivals.len().max(1);
+    message.arrivals.iter().map(|arrival| group.window.enter(arrival.job.id, bytes)).collect()
+}
+
+/// Reads a delivery. What cannot be read is put aside, durably, before it is acknowledged.
+async fn read(session: &Session, broker: &dyn Broker, delivery: Delivery) -> Option<Message> {
+    let Delivery { payload, settle, .. } = delivery;
+    match envelope::read(&payload) {
+        Ok(mut arrivals) => {
+            let mut seen = HashSet::with_capacity(arrivals.len());
+            arrivals.retain(|arrival| seen.insert(arrival.job.id));
+            Some(Message { payload, arrivals, settle })
+        }
+        Err(error @ envelope::Error::Future(_)) => {
+            tracing::warn!(%error, "message put aside until a later version of this program reads it");
+            let aside = || broker.put_aside(Aside::Future, "", "future version", payload.clone());
+            let transient = gristmill_common::broker::Error::is_transient;
+            if let Some(Ok(())) = until_ok(Schedule::RECONNECT, &session.abort, aside, transient, |_, _| {}).await {
+                settle.ack();
+            }
+            None
+        }
+        Err(envelope::Error::Unreadable { reason, jobs }) => {
+            let error = ErrorRecord::new(ErrorClass::InvalidMessage, format!("the message cannot be read: {reason}"));
+            if bury(session, "work", &payload, jobs, error).await.is_some() {
+                settle.ack();
+            }
+            None
+        }
+    }
+}
+
+/// Keeps a dead letter; `None` if the process ends first.
+async fn bury(
+    session: &Session,
+    queue: &str,
+    payload: &bytes::Bytes,
+    jobs: Vec<JobRef>,
+    error: ErrorRecord,
+) -> Option<()> {
+    tracing::warn!(reason = error.message, bytes = payload.len(), jobs = jobs.len(), "message is a dead letter");
+    let letter = DeadLetter {
+        reason: error.message.clone(),
+        queue: queue.to_owned(),
+        payload: payload.slice(..payload.len().min(LETTER_BYTES)),
+        jobs,
+        error,
+    };
+    let keep = || session.store.bury_letter(&letter);
+    match until_ok(Schedule::RECONNECT, &session.abort, keep, Error::is_transient, |_, _| {}).await? {
+        Ok(()) => Some(()),
+        Err(error) => {
+            tracing::error!(%error, "dead letter not kept");
+            None
+        }
+    }
+}
+
+/// Admits messages, acknowledges them, and starts their jobs. `None` ends the intake.
+async fn admit(
+    session: &Arc<Session>,
+    group: &Arc<Group>,
+    messages: Vec<(Message, Vec<Place>)>,
+    jobs: &TaskTracker,
+    stop: &CancellationToken,
+) -> Option<()> {
+    let mut parts = vec![messages];
+    while let Some(mut part) = parts.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        let arrivals: Vec<Arrival> = part.iter().flat_map(|(message, _)| message.arrivals.iter().cloned()).collect();
+        let ask = || session.store.admit(session.lease.owner, arrivals.clone());
+        let tell = |error: &Error, failures| {
+            if failures == 1 {
+                tracing::warn!(%error, "jobs not admitted yet, trying again");
+            }
+        };
+        let verdicts = match until_ok(Schedule::RECONNECT, stop, ask, Error::is_transient, tell).await? {
+            Ok(verdicts) => verdicts,
+            Err(Error::Refused { source, .. }) if part.len() == 1 => {
+                let (message, places) = part.remove(0);
+                let error = ErrorRecord::new(ErrorClass::InvalidMessage, "the database refused to keep this request")
+                    .caused_by("other", source.to_string());
+                let refs = message.arrivals.iter().map(|arrival| arrival.job.clone()).collect();
+                bury(session, "work", &message.payload, refs, error).await?;
+                drop(places);
+                message.settle.ack();
+                continue;
+            }
+            Err(Error::Refused { .. }) => {
+                let rest = part.split_off(part.len() / 2);
+                parts.push(rest);
+                parts.push(part);
+                continue;
+            }
+            Err(Error::Conflict(_)) => {
+                session.lease.lost.cancel();
+                return None;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store admits no jobs");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        failpoint::pass("worker.after_admit");
+        let mut verdicts = verdicts.into_iter();
+        for (message, places) in part {
+            let mut unknown = Vec::new();
+            for (arrival, place) in message.arrivals.iter().zip(places) {
+                match verdicts.next() {
+                    Some(Verdict::Run(ticket)) => start(session, group, ticket, place, jobs),
+                    Some(Verdict::Cancelled(ticket)) => session.settle(pipeline::cancelled(session, &ticket), place),
+                    Some(Verdict::Expired(ticket)) => session.settle(pipeline::expired(session, &ticket), place),
+                    Some(Verdict::Unknown) => unknown.push(arrival.job.clone()),
+                    Some(Verdict::Done | Verdict::Held | Verdict::Waiting) | None => {}
+                }
+            }
+            if !unknown.is_empty() {
+                let error = ErrorRecord::new(
+                    ErrorClass::InvalidMessage,
+                    "the message refers to a job that is not recorded, or to a batch that does not exist",
+                );
+                bury(session, "work", &message.payload, unknown, error).await?;
+            }
+            message.settle.ack();
+        }
+        failpoint::pass("worker.after_ack");
+    }
+    Some(())
+}
+
+fn start(
+    session: &Arc<Session>,
+    group: &Arc<Group>,
+    ticket: Box<gristmill_common::store::Ticket>,
+    place: Place,
+    jobs: &TaskTracker,
+) {
+    let (session, group) = (Arc::clone(session), Arc::clone(group));
+    jobs.spawn(async move {
+        let settlement = tokio::select! {
+            settlement = pipeline::work(&session, &group, &ticket) => settlement,
+            () = session.abort.cancelled() => None,
+        };
+        if let Some(settlement) = settlement {
+            session.settle(settlement, place);
+        }
+    });
+}

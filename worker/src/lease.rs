@@ -1,0 +1,102 @@
+//! One session of a worker: an owner id, its lease, and which batches are cancelled.
+//!
+//! The lease lasts from the moment before a renewal was sent, so this process never believes in it longer than the store
+//! does. Without a valid lease no call starts. A lease that was lost ends the session: the next one has a fresh owner.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gristmill_common::id::{BatchId, OwnerId};
+use gristmill_common::store::{Renewal, Store};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::Gate;
+
+/// How often a lease is renewed; also how soon a cancelled batch is heard of.
+const RENEW_EVERY: Duration = Duration::from_millis(700);
+
+/// The lease of one owner.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) owner: OwnerId,
+    /// Cancelled when the keeper declared this owner dead.
+    pub(crate) lost: CancellationToken,
+    valid_until: watch::Sender<Instant>,
+    cancelled: Mutex<Arc<HashSet<BatchId>>>,
+}
+
+impl Lease {
+    /// Makes the lease of an owner that was registered just after `sent`.
+    pub(crate) fn new(owner: OwnerId, sent: Instant, ttl: Duration) -> Self {
+        Self {
+            owner,
+            lost: CancellationToken::new(),
+            valid_until: watch::Sender::new(sent + ttl),
+            cancelled: Mutex::default(),
+        }
+    }
+
+    /// Waits until the lease holds; returns false when it is lost for good.
+    pub(crate) async fn holds(&self) -> bool {
+        if self.lost.is_cancelled() {
+            return false;
+        }
+        if Instant::now() < *self.valid_until.borrow() {
+            return true;
+        }
+        let mut valid_until = self.valid_until.subscribe();
+        tokio::select! {
+            () = self.lost.cancelled() => false,
+            held = valid_until.wait_for(|until| Instant::now() < *until) => held.is_ok(),
+        }
+    }
+
+    /// Tells whether a batch was cancelled, as of the last renewal.
+    pub(crate) fn is_cancelled(&self, batch: BatchId) -> bool {
+        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).contains(&batch)
+    }
+
+    /// Renews the lease until `stop`, or until it is lost.
+    pub(crate) async fn keep(
+        &self,
+        store: &dyn Store,
+        ttl: Duration,
+        gates: &[Arc<Gate>],
+        in_flight: impl Fn() -> u32,
+        stop: &CancellationToken,
+    ) {
+        let mut failures = 0u32;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RENEW_EVERY) => {}
+            }
+            let reports: Vec<_> = gates.iter().map(|gate| gate.report()).collect();
+            let sent = Instant::now();
+            match store.renew(self.owner, ttl, in_flight(), &reports).await {
+                Ok(Renewal::Alive { cancelled }) => {
+                    *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Arc::new(cancelled.into_iter().collect());
+                    self.valid_until.send_replace(sent + ttl);
+                    if failures > 0 {
+                        tracing::info!("the store answers again");
+                    }
+                    failures = 0;
+                }
+                Ok(Renewal::Lost) => {
+                    tracing::warn!(owner = %self.owner, "lease lost, starting over with a new one");
+                    self.lost.cancel();
+                    return;
+                }
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 {
+                        tracing::warn!(%error, "lease not renewed, no call starts once it has run out");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The way of one admitted job: acquire → re-check → call → decide → settle.
+//!
+//! Owns the decision of what an outcome means for the job. Holds no lock and no transaction across the call. If the process
+//! dies anywhere in here, the job's live row returns it to the queue when the owner's lease has run out.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use gristmill_common::failpoint;
+use gristmill_common::failure::{Disposition, EarlierAttempt, ErrorClass, ErrorRecord};
+use gristmill_common::outcome::{AttemptRecord, CostBasis, JobResult, Status};
+use gristmill_common::retry::Schedule;
+use gristmill_common::store::{End, Settlement, Ticket, Wake};
+
+use crate::gate::{Gate, Permit, Shown};
+use crate::group::Group;
+use crate::provider::{Call, Reply};
+use crate::session::Session;
+
+/// How long an admitted job waits here for a paused deployment before it goes back to the store.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Faults of deployments that one job may meet while others are answered; then the fault is taken to be the job's own.
+const MOST_FAULTS: u32 = 5;
+/// Earlier attempts that a live row and an error keep.
+const MOST_EARLIER: usize = 8;
+
+/// Why a job ends its stay here without a call.
+#[derive(Debug, Clone, PartialEq)]
+enum Early {
+    /// This process drains.
+    Released,
+    /// The deployment is paused for longer than a job waits.
+    Paused(Duration),
+    /// Its batch was cancelled.
+    Cancelled,
+    /// Its deadline has passed.
+    Expired,
+    /// Its owner's lease was lost: nothing may be written for it.
+    Lost,
+}
+
+/// Works one job to its settlement; `None` if it belongs to another owner now.
+pub(crate) async fn work(session: &Session, group: &Group, ticket: &Ticket) -> Option<Settlement> {
+    let permit = match acquire(session, group, ticket).await {
+        Ok(permit) => permit,
+        Err(early) => return early.settle(session, ticket),
+    };
+    let call_slot = session.call_slot().await;
+    if let Err(early) = recheck(session, ticket).await {
+        return early.settle(session, ticket);
+    }
+    let started_at = session.clock.now();
+    let reply = call(session, &permit, ticket).await;
+    drop(call_slot);
+    let settlement = settle(session, permit.gate(), ticket, started_at, &reply);
+    permit.finish(&shown(&reply));
+    Some(settlement)
+}
+
+/// Waits for a deployment with a free slot.
+async fn acquire(session: &Session, group: &Group, ticket: &Ticket) -> Result<Permit, Early> {
+    if let Some(permit) = group.try_acquire() {
+        return Ok(permit);
+    }
+    tokio::select! {
+        biased;
+        () = session.lease.lost.cancelled() => Err(Early::Lost),
+        () = session.drain.cancelled() => Err(Early::Released),
+        permit = group.acquire() => Ok(permit),
+        pause = group.paused_longer_than(PATIENCE) => Err(Early::Paused(pause)),
+        () = session.deadline(ticket.request.options.deadline) => Err(Early::Expired),
+    }
+}
+
+/// Asks once more, right before the money is spent.
+async fn recheck(session: &Session, ticket: &Ticket) -> Result<(), Early> {
+    if !session.lease.holds().await {
+        return Err(Early::Lost);
+    }
+    if session.drain.is_cancelled() {
+        return Err(Early::Released);
+    }
+    if session.lease.is_cancelled(ticket.job.batch) {
+        return Err(Early::Cancelled);
+    }
+    if ticket.request.options.deadline.is_some_and(|deadline| deadline <= session.clock.now()) {
+        return Err(Early::Expired);
+    }
+    Ok(())
+}
+
+async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
+    failpoint::pass("worker.before_call");
+    let _in_flight = session.in_flight();
+    let request = &ticket.request;
+    let call = Call {
+        endpoint: &request.endpoint,
+        body: &request.body,
+        job: ticket.job.id,
+        deadline: None,
+        service_tier: request.options.service_tier.as_deref(),
+    };
+    let reply = permit.gate().provider.call(call).await;
+    failpoint::pass("worker.after_call");
+    reply
+}
+
+/// Returns what may be done after an error; a call that never left cost nothing and tells of the deployment only.
+fn disposition(reply: &Reply, error: &ErrorRecord) -> Disposition {
+    match error.class {
+        ErrorClass::ApiConnection if !reply.sent => Disposition::DeploymentFault,
+        ref class => class.disposition(),
+    }
+}
+
+fn shown(reply: &Reply) -> Shown<'_> {
+    match &reply.outcome {
+        Ok(_) => Shown::Works,
+        Err(error) => match disposition(reply, error) {
+            Disposition::DeploymentFault => Shown::Fault(error),
+            // An answer of any kind shows that somebody is there and takes the key.
+            _ if reply.http_status.is_some() => Shown::Works,
+            _ => Shown::Nothing,
+        },
+    }
+}
+
+fn settle(session: &Session, gate: &Gate, ticket: &Ticket, started_at: DateTime<Utc>, reply: &Reply) -> Settlement {
+    let error = reply.outcome.as_ref().err();
+    let counted =
+        error.is_none_or(|error| matches!(disposition(reply, error), Disposition::Retry | Disposition::Final));
+    let attempt = AttemptRecord {
+        attempt: ticket.calls + 1,
+        provider: gate.deployment.provider.clone(),
+        deployment: gate.deployment.name.clone(),
+        model: gate.deployment.model.clone(),
+        served_model: reply.served_model.clone(),
+        service_tier: reply.service_tier.clone(),
+        started_at,
+        ttft_ms: reply.ttft_ms,
+        latency_ms: reply.latency_ms,
+        http_status: reply.http_status,
+        counted,
+        usage: reply.usage,
+        cost_pico_usd: None,
+        cost_basis: CostBasis::Unknown,
+        price_ref: None,
+        request_id: reply.request_id.clone(),
+        error: error.cloned(),
+    };
+    let end = match &reply.outcome {
+        Ok(answer) => End::Result(Box::new(JobResult {
+            finish_reason: answer.finish_reason.clone(),
+            output_text: answer.output_text.clone(),
+            response: Some(answer.body.clone()),
+            error: None,
+            ..result(session, Status::Succeeded, ticket, &attempt)
+        })),
+        Err(error) => after_error(session, gate, ticket, &attempt, disposition(reply, error), error),
+    };
+    Settlement { job: ticket.job.clone(), attempts: vec![attempt], end }
+}
+
+/// Makes the row of a run whose last call is `attempt`, without its answer.
+fn result(session: &Session, status: Status, ticket: &Ticket, attempt: &AttemptRecord) -> JobResult {
+    JobResult {
+        status,
+        provider: Some(attempt.provider.clone()),
+        deployment: Some(attempt.deployment.clone()),
+        served_model: attempt.served_model.clone(),
+        finish_reason: None,
+        output_text: None,
+        response: None,
+        usage: attempt.usage,
+        cost_pico_usd: attempt.cost_pico_usd,
+        cached: false,
+        saved_pico_usd: None,
+        attempts: attempt.attempt,
+        queued_at: Some(ticket.queued_at),
+        started_at: Some(attempt.started_at),
+        finished_at: session.clock.now(),
+        ttft_ms: attempt.ttft_ms,
+        latency_ms: Some(attempt.latency_ms),
+        request_id: attempt.request_id.clone(),
+        error: None,
+    }
+}
+
+/// Decides whether the run ends with this error or comes back.
+fn after_error(
+    session: &Session,
+    gate: &Gate,
+    ticket: &Ticket,
+    attempt: &AttemptRecord,
+    disposition: Disposition,
+    error: &ErrorRecord,
+) -> End {
+    let most_attempts = u32::from(ticket.request.options.num_retries.unwrap_or(session.num_retries)) + 1;
+    let spent = Spent { attempts: ticket.attempts, calls: ticket.calls, faults: ticket.faults };
+    match decide(disposition, error, spent, most_attempts, gate.works(), gate.paused_for()) {
+        Next::Fail(verdict) => {
+            let error = ErrorRecord { verdict: Some(verdict), earlier: ticket.earlier.clone(), ..error.clone() };
+            let error = Some(Box::new(error));
+            End::Result(Box::new(JobResult { error, ..result(session, Status::Failed, ticket, attempt) }))
+        }
+        Next::Wake { after, reason, spent } => {
+            let mut earlier = ticket.earlier.clone();
+            earlier.push(EarlierAttempt {
+                attempt: attempt.attempt,
+                class: error.class.clone(),
+                status: error.status,
+                message: error.message.chars().take(300).collect(),
+            });
+            let excess = earlier.len().saturating_sub(MOST_EARLIER);
+            earlier.drain(..excess);
+            End::Wake(Wake {
+                after,
+                reason,
+                calls: spent.calls,
+                attempts: spent.attempts,
+                faults: spent.faults,
+                earlier,
+            })
+        }
+    }
+}
+
+/// What a run has used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Spent {
+    attempts: u32,
+    calls: u32,
+    faults: u32,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Next {
+    Fail(String),
+    Wake { after: Duration, reason: String, spent: Spent },
+}
+
+/// Decides from what was spent before this call. `others_work`: the deployment answers other jobs.
+fn decide(
+    disposition: Disposition,
+    error: &ErrorRecord,
+    before: Spent,
+    most_attempts: u32,
+    others_work: bool,
+    paused_for: Duration,
+) -> Next {
+    let asked = error.retry_after_ms.map(Duration::from_millis);
+    let spent = Spent { calls: before.calls + 1, ..before };
+    match disposition {
+        Disposition::Final => Next::Fail(format!("not retried: {} is not retryable", error.class)),
+        Disposition::Retry => {
+            let spent = Spent { attempts: before.attempts + 1, ..spent };
+            if spent.attempts >= most_attempts {
+                return Next::Fail(format!("gave up after {} of {most_attempts} attempts", spent.attempts));
+            }
+            let after = Schedule::CALLS.delay_at_least(spent.attempts, asked);
+            Next::Wake { after, reason: format!("retry after {}", error.class), spent }
+        }
+        Disposition::RetryUncounted => {
+            let refusals = spent.calls.saturating_sub(spent.attempts);
+            let after = Schedule::CALLS.delay_at_least(refusals, asked);
+            Next::Wake { after, reason: "rate limited by the provider".to_owned(), spent }
+        }
+        Disposition::DeploymentFault => {
+            let spent = Spent { faults: before.faults + 1, ..spent };
+            if others_work && spent.faults >= MOST_FAULTS {
+                return Next::Fail(format!(
+                    "met {} {} times while other jobs were answered",
+                    error.class, spent.faults
+                ));
+            }
+            let after = paused_for + Schedule::CALLS.delay_at_least(spent.faults.min(3), asked);
+            Next::Wake { after, reason: format!("the deployment answered {}", error.class), spent }
+        }
+    }
+}
+
+impl Early {
+    fn settle(self, session: &Session, ticket: &Ticket) -> Option<Settlement> {
+        let wake = |after, reason: &str| {
+            End::Wake(Wake {
+                after,
+                reason: reason.to_owned(),
+                calls: ticket.calls,
+                attempts: ticket.attempts,
+                faults: ticket.faults,
+                earlier: ticket.earlier.clone(),
+            })
+        };
+        let end = match self {
+            Self::Lost => return None,
+            Self::Released => wake(Duration::ZERO, "released"),
+            Self::Paused(pause) => wake(pause + Schedule::CALLS.delay(2), "deployment paused"),
+            Self::Cancelled => return Some(cancelled(session, ticket)),
+            Self::Expired => return Some(expired(session, ticket)),
+        };
+        Some(Settlement { job: ticket.job.clone(), attempts: Vec::new(), end })
+    }
+}
+
+/// Ends a run of a cancelled batch.
+pub(crate) fn cancelled(session: &Session, ticket: &Ticket) -> Settlement {
+    let error = ErrorRecord::new(ErrorClass::Cancelled, "the batch was cancelled before this job was answered");
+    without_answer(session, ticket, Status::Cancelled, error)
+}
+
+/// Ends a run whose deadline has passed.
+pub(crate) fn expired(session: &Session, ticket: &Ticket) -> Settlement {
+    let error = ErrorRecord::new(ErrorClass::DeadlineExceeded, "the deadline passed before a call could start");
+    without_answer(session, ticket, Status::Expired, error)
+}
+
+fn without_answer(session: &Session, ticket: &Ticket, status: Status, error: ErrorRecord) -> Settlement {
+    let error = ErrorRecord { earlier: ticket.earlier.clone(), ..error };
+    let result = JobResult {
+        queued_at: Some(ticket.queued_at),
+        ..JobResult::without_answer(status, error, ticket.calls, session.clock.now())
+    };
+    Settlement { job: ticket.job.clone(), attempts: Vec::new(), end: End::Result(Box::new(result)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRESH: Spent = Spent { attempts: 0, calls: 0, faults: 0 };
+
+    fn error(class: ErrorClass) -> ErrorRecord {
+        ErrorRecord::new(class, "m")
+    }
+
+    fn next(class: ErrorClass, before: Spent, others_work: bool) -> Next {
+        let error = error(class);
+        decide(error.class.disposition(), &error, before, 3, others_work, Duration::ZERO)
+    }
+
+    #[test]
+    fn faults_of_the_request_end_the_run_at_once() {
+        for class in [ErrorClass::BadRequest, ErrorClass::UnprocessableEntity, ErrorClass::ContentPolicyViolation] {
+            assert!(matches!(next(class, FRESH, true), Next::Fail(_)));
+        }
+    }
+
+    #[test]
+    fn transient_errors_come_back_until_the_attempts_are_spent() {
+        let mut spent = FRESH;
+        for attempt in 1..=3 {
+            match next(ErrorClass::InternalServer, spent, true) {
+                Next::Wake { spent: after, .. } => {
+                    assert!(attempt < 3);
+                    assert_eq!(after, Spent { attempts: attempt, calls: attempt, faults: 0 });
+                    spent = after;
+                }
+                Next::Fail(verdict) => {
+                    assert_eq!(attempt, 3);
+                    assert_eq!(verdict, "gave up after 3 of 3 attempts");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_do_not_use_attempts_and_wait_at_least_as_asked() {
+        let error = ErrorRecord { retry_after_ms: Some(7_000), ..error(ErrorClass::RateLimit) };
+        let mut spent = FRESH;
+        for call in 1..50 {
+            let next = decide(error.class.disposition(), &error, spent, 3, true, Duration::ZERO);
+            let Next::Wake { after, spent: now, .. } = next else { panic!("a refusal never ends a run") };
+            assert!(after >= Duration::from_secs(7));
+            assert_eq!(now, Spent { attempts: 0, calls: call, faults: 0 });
+            spent = now;
+        }
+    }
+
+    #[test]
+    fn a_deployments_fault_keeps_the_job_unless_others_are_answered() {
+        let many = Spent { attempts: 0, calls: 90, faults: 90 };
+        assert!(matches!(next(ErrorClass::Authentication, many, false), Next::Wake { .. }));
+        let four = Spent { attempts: 0, calls: 4, faults: 4 };
+        assert!(matches!(next(ErrorClass::PermissionDenied, four, true), Next::Fail(_)));
+        assert!(matches!(next(ErrorClass::PermissionDenied, FRESH, true), Next::Wake { .. }));
+    }
+}

@@ -1,0 +1,70 @@
+//! What the tasks of one session share: the lease, the clock, the way to the flusher.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use chrono::{DateTime, Utc};
+use gristmill_common::clock::Clock;
+use gristmill_common::store::{Settlement, Store};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::flush::Settled;
+use crate::lease::Lease;
+use crate::window::Place;
+
+/// One session of a worker.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lease: Arc<Lease>,
+    /// Cancelled when no new call may start because the process goes.
+    pub(crate) drain: CancellationToken,
+    /// Cancelled when everything ends at once.
+    pub(crate) abort: CancellationToken,
+    pub(crate) num_retries: u16,
+    pub(crate) settled: mpsc::UnboundedSender<Settled>,
+    pub(crate) calls: Arc<Semaphore>,
+    pub(crate) in_flight: Arc<AtomicU32>,
+}
+
+/// Counts a call while it lives.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<AtomicU32>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Session {
+    /// Waits for one of the worker's slots for calls.
+    pub(crate) async fn call_slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.calls).acquire_owned().await.ok()
+    }
+
+    /// Counts a call as in flight until the value is dropped.
+    pub(crate) fn in_flight(&self) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(&self.in_flight))
+    }
+
+    /// Waits for a job's deadline; for ever if it has none.
+    pub(crate) async fn deadline(&self, deadline: Option<DateTime<Utc>>) {
+        match deadline {
+            Some(deadline) => {
+                let left = (deadline - self.clock.now()).to_std().unwrap_or_default();
+                tokio::time::sleep(left).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Hands a settlement to the flusher, which frees the place once it is committed.
+    pub(crate) fn settle(&self, settlement: Settlement, place: Place) {
+        // Fails only when the flusher was aborted; then the live row still holds the job.
+        let _ = self.settled.send(Settled { settlement, place });
+    }
+}
