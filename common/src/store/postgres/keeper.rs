@@ -277,8 +277,9 @@ pub(super) async fn close_cancelled(pool: &PgPool, limit: u32) -> Result<u64> {
 
 const LATE: &str = "-- jobs past their deadline that were not looked at yet
 SELECT j.job_id, j.batch_id, j.model_group, j.priority, j.lane, 1 AS run, j.deadline
-FROM gristmill.job j, gristmill.keeper k
-WHERE j.deadline IS NOT NULL AND j.deadline <= now() AND (j.deadline, j.job_id) > (k.expired_through, k.expired_job)
+FROM gristmill.job j
+WHERE j.deadline IS NOT NULL AND j.deadline <= now()
+  AND (j.deadline, j.job_id) > ((SELECT expired_through FROM gristmill.keeper), (SELECT expired_job FROM gristmill.keeper))
 ORDER BY j.deadline, j.job_id LIMIT $1";
 
 const LATE_THROUGH: &str = "-- how far deadlines have been looked at
