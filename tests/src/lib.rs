@@ -1,3 +1,4 @@
 //! The harness of the tests, and the suites that every back end passes unchanged.
 
 pub mod database;
+pub mod suite;
