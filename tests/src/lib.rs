@@ -1,1 +1,4 @@
-//! x
+//! The harness of the tests, and the suites that every back end passes unchanged.
+
+pub mod rabbit;
+pub mod suite;

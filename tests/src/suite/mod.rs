@@ -1,0 +1,3 @@
+//! What every back end of a seam must do, written once.
+
+pub mod broker;
