@@ -17,8 +17,10 @@ const KEEP_LETTER: &str = "-- keep a dead letter
 INSERT INTO gristmill.dead_letter (queue, reason, payload, jobs) VALUES ($1, $2, $3, $4)";
 
 const HAS_ENDED: &str = "-- has the run ended, does somebody hold it, or is it an earlier one
-SELECT EXISTS (SELECT 1 FROM gristmill.result WHERE job_id = $1 AND part_day = $2 AND run >= $3)
-    OR EXISTS (SELECT 1 FROM gristmill.live WHERE job_id = $1 AND (state = 0 OR run > $3))";
+SELECT CASE WHEN l.job_id IS NULL
+            THEN EXISTS (SELECT 1 FROM gristmill.result WHERE job_id = $1 AND part_day = $2)
+            ELSE l.state = 0 OR l.run > $3 END
+FROM (SELECT 1) AS one LEFT JOIN gristmill.live l ON l.job_id = $1";
 
 const RELEASE: &str = "-- the live row of a dead letter's job
 DELETE FROM gristmill.live WHERE job_id = $1 AND state <> 0 RETURNING run, calls";

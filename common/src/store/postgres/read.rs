@@ -34,7 +34,7 @@ const BATCH_BY_NAME: &str = select_batch!("batch by name", "WHERE b.name = $1");
 const BATCH_LAST: &str = select_batch!("the batch opened last", "ORDER BY b.created_at DESC, b.batch_id DESC LIMIT 1");
 const BATCH_BY_PREFIX: &str = select_batch!(
     "batch by the beginning of its id",
-    "WHERE starts_with(replace(b.batch_id::text, '-', ''), $1) LIMIT 2"
+    "WHERE length($1) >= 4 AND starts_with(replace(b.batch_id::text, '-', ''), $1) LIMIT 2"
 );
 const BATCHES: &str = select_batch!("batches, newest first", "ORDER BY b.created_at DESC, b.batch_id DESC LIMIT $1");
 
