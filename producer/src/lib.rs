@@ -5,6 +5,7 @@
 //! dies, what was recorded goes on without it, and submitting the same input again continues where it stopped.
 
 mod error;
+pub mod input;
 pub mod output;
 mod producer;
 mod submit;
