@@ -31,6 +31,8 @@ pub struct Deployment {
     pub timeouts: Timeouts,
     /// Calls that may run at once in this process; `None` leaves it to the worker's concurrency.
     pub max_parallel_requests: Option<u32>,
+    /// Retries after the first call, where the deployment has a number of its own; a job's own number comes first.
+    pub num_retries: Option<u16>,
     /// Whether it is the simulator.
     pub simulated: bool,
 }

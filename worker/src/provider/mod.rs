@@ -1,0 +1,128 @@
+//! The provider seam: one call of one job to one deployment, and its answer or error as plain data.
+//!
+//! Owns the wire: addresses, headers, timeouts, sizes, and what an answer or an error means. Does not retry, wait, choose a
+//! deployment or count money: the queue owns retries. Nothing is kept between calls but connections, so a crash loses the
+//! calls in flight and nothing else.
+//!
+//! No message, header, body or cause in an [`ErrorRecord`] that leaves this module names the key or the endpoint.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gristmill_common::clock::Clock;
+use gristmill_common::config::Deployment;
+use gristmill_common::failure::ErrorRecord;
+use gristmill_common::id::JobId;
+use gristmill_common::outcome::Usage;
+
+mod http;
+mod openai;
+
+pub use http::{DEFAULT_MAX_RESPONSE_BYTES, Http};
+
+/// A deployment that cannot be built; the text says what to change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Its kind is none of those built in.
+    #[error("provider `{kind}` of deployment `{deployment}` is not built in; use an OpenAI-compatible api_base with openai/<model>")]
+    UnknownKind {
+        /// The kind.
+        kind: String,
+        /// The deployment's name.
+        deployment: String,
+    },
+    /// Its key cannot be sent.
+    #[error("the key of deployment `{deployment}` ({source_name}) has characters that no HTTP header may hold; set it again without line breaks or blanks")]
+    InvalidKey {
+        /// The deployment's name.
+        deployment: String,
+        /// Where the key came from.
+        source_name: String,
+    },
+    /// Its endpoint is no `http` or `https` address.
+    #[error("the api_base of deployment `{deployment}` is not an http:// or https:// address")]
+    InvalidEndpoint {
+        /// The deployment's name.
+        deployment: String,
+    },
+    /// No HTTP client could be made.
+    #[error("making the HTTP client of deployment `{deployment}` failed: {reason}; are the system's root certificates (ca-certificates) installed?")]
+    Client {
+        /// The deployment's name.
+        deployment: String,
+        /// What the HTTP library says.
+        reason: String,
+    },
+}
+
+/// One call, as the pipeline asks for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// The path of the API, for example `/v1/chat/completions`.
+    pub endpoint: &'a str,
+    /// The request's JSON text in OpenAI format.
+    ///
+    /// Sent byte for byte, except that at the top level `model` becomes the deployment's model, `service_tier` what is asked
+    /// for here, and `"stream": true` becomes `false` (with `stream_options` then `null`): a worker takes one whole answer.
+    pub body: &'a Bytes,
+    /// The job; sent as `x-client-request-id`.
+    pub job: JobId,
+    /// The longest that this call may take, where that is shorter than the deployment's total.
+    pub deadline: Option<Duration>,
+    /// The service tier to ask for; `None` leaves what the body says.
+    pub service_tier: Option<&'a str>,
+}
+
+/// How a call went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// Whether any byte of the request may have left: if not, the provider did no work and billed nothing.
+    pub sent: bool,
+    /// The HTTP status, if one came.
+    pub http_status: Option<u16>,
+    /// Time to the head of the answer, in milliseconds.
+    pub ttft_ms: Option<u32>,
+    /// Time of the whole call, in milliseconds.
+    pub latency_ms: u32,
+    /// The provider's id of the call.
+    pub request_id: Option<String>,
+    /// Tokens as the provider counted them; an error may come with usage.
+    pub usage: Usage,
+    /// The model that the provider says answered.
+    pub served_model: Option<String>,
+    /// The service tier that the provider says it served; it decides the price.
+    pub service_tier: Option<String>,
+    /// The answer, or why there is none.
+    pub outcome: Result<Answer, Box<ErrorRecord>>,
+}
+
+/// A provider's answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The response's JSON text, byte for byte.
+    pub body: Bytes,
+    /// Why the model stopped, in OpenAI's words.
+    pub finish_reason: Option<String>,
+    /// The text of the answer; absent where there is none, as with tool calls and embeddings.
+    pub output_text: Option<String>,
+}
+
+/// Calls one deployment.
+#[async_trait]
+pub trait Provider: Send + Sync + fmt::Debug {
+    /// Makes one call and never a second one.
+    ///
+    /// Dropping the future ends the connection; the provider may still have done, and billed, the work.
+    async fn call(&self, call: Call<'_>) -> Reply;
+}
+
+/// Makes the provider of a deployment. Deployments built from one [`Http`] share connections.
+pub fn build(deployment: &Deployment, http: &Http, clock: Arc<dyn Clock>) -> Result<Arc<dyn Provider>, Error> {
+    match &*deployment.provider {
+        "openai" => Ok(Arc::new(openai::OpenAi::new(deployment, http, clock)?)),
+        kind => Err(Error::UnknownKind { kind: kind.to_owned(), deployment: deployment.name.to_string() }),
+    }
+}
