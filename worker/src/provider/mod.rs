@@ -18,13 +18,16 @@ use gristmill_common::failure::ErrorRecord;
 use gristmill_common::id::JobId;
 use gristmill_common::outcome::Usage;
 
+mod http;
+mod openai;
+
+pub use http::{DEFAULT_MAX_RESPONSE_BYTES, Http};
+
 /// A deployment that cannot be built; the text says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Its kind is none of those built in.
-    #[error(
-        "provider `{kind}` of deployment `{deployment}` is not built in; use an OpenAI-compatible api_base with openai/<model>"
-    )]
+    #[error("provider `{kind}` of deployment `{deployment}` is not built in; use an OpenAI-compatible api_base with openai/<model>")]
     UnknownKind {
         /// The kind.
         kind: String,
@@ -32,9 +35,7 @@ pub enum Error {
         deployment: String,
     },
     /// Its key cannot be sent.
-    #[error(
-        "the key of deployment `{deployment}` ({source_name}) has characters that no HTTP header may hold; set it again without line breaks or blanks"
-    )]
+    #[error("the key of deployment `{deployment}` ({source_name}) has characters that no HTTP header may hold; set it again without line breaks or blanks")]
     InvalidKey {
         /// The deployment's name.
         deployment: String,
@@ -48,9 +49,7 @@ pub enum Error {
         deployment: String,
     },
     /// No HTTP client could be made.
-    #[error(
-        "making the HTTP client of deployment `{deployment}` failed: {reason}; are the system's root certificates (ca-certificates) installed?"
-    )]
+    #[error("making the HTTP client of deployment `{deployment}` failed: {reason}; are the system's root certificates (ca-certificates) installed?")]
     Client {
         /// The deployment's name.
         deployment: String,
@@ -120,8 +119,10 @@ pub trait Provider: Send + Sync + fmt::Debug {
     async fn call(&self, call: Call<'_>) -> Reply;
 }
 
-#[derive(Debug, Default)]
-pub struct Http;
-pub fn build(_d: &Deployment, _h: &Http, _c: Arc<dyn Clock>) -> Result<Arc<dyn Provider>, Error> {
-    Err(Error::InvalidEndpoint { deployment: String::new() })
+/// Makes the provider of a deployment. Deployments built from one [`Http`] share connections.
+pub fn build(deployment: &Deployment, http: &Http, clock: Arc<dyn Clock>) -> Result<Arc<dyn Provider>, Error> {
+    match &*deployment.provider {
+        "openai" => Ok(Arc::new(openai::OpenAi::new(deployment, http, clock)?)),
+        kind => Err(Error::UnknownKind { kind: kind.to_owned(), deployment: deployment.name.to_string() }),
+    }
 }
