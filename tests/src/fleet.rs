@@ -114,8 +114,14 @@ impl Fleet {
 
     /// Waits for a worker to end; returns whether it ended well.
     pub async fn ended(&mut self, worker: usize) -> bool {
-        let child = &mut self.workers[worker];
-        eventually("the worker ends", async || child.try_wait().unwrap().map(|status| status.success())).await
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.workers[worker].try_wait().unwrap() {
+                return status.success();
+            }
+            assert!(started.elapsed() < LONG, "the worker does not end: {}", self.logs());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Makes a producer in this process.
