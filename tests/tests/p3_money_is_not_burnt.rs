@@ -110,7 +110,8 @@ async fn faults_of_a_request_end_it_after_one_call_with_the_providers_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_key_fails_nothing_says_what_to_set_and_goes_on_by_itself() {
-    let mut fleet = Fleet::start(simulate::Options { require_key: Some("sk-other".into()), ..Default::default() }).await;
+    let mut fleet =
+        Fleet::start(simulate::Options { require_key: Some("sk-other".into()), ..Default::default() }).await;
     let batch = fleet.submit("locked", 500, |_, _| {}).await;
     fleet.worker(&["--concurrency", "16"], &[]);
     let paused = gristmill_tests::fleet::eventually("the pause is told", async || {
@@ -130,7 +131,8 @@ async fn no_call_starts_long_after_a_batch_was_cancelled() {
     let batch = fleet.submit("cancelled", 5000, |_, _| {}).await;
     fleet.worker(&["--concurrency", "50"], &[]);
     let control = fleet.simulator.control();
-    gristmill_tests::fleet::eventually("calls are made", async || (control.stats().received >= 200).then_some(())).await;
+    gristmill_tests::fleet::eventually("calls are made", async || (control.stats().received >= 200).then_some(()))
+        .await;
     fleet.producer().await.cancel(batch).await.unwrap();
     let cancelled_ms = fleet.batch(batch).await.cancel_requested_at.unwrap().timestamp_millis().unsigned_abs();
     let rows = fleet.agrees(batch, 5000).await;

@@ -27,7 +27,9 @@ pub use http::{DEFAULT_MAX_RESPONSE_BYTES, Http};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Its kind is none of those built in.
-    #[error("provider `{kind}` of deployment `{deployment}` is not built in; use an OpenAI-compatible api_base with openai/<model>")]
+    #[error(
+        "provider `{kind}` of deployment `{deployment}` is not built in; use an OpenAI-compatible api_base with openai/<model>"
+    )]
     UnknownKind {
         /// The kind.
         kind: String,
@@ -35,7 +37,9 @@ pub enum Error {
         deployment: String,
     },
     /// Its key cannot be sent.
-    #[error("the key of deployment `{deployment}` ({source_name}) has characters that no HTTP header may hold; set it again without line breaks or blanks")]
+    #[error(
+        "the key of deployment `{deployment}` ({source_name}) has characters that no HTTP header may hold; set it again without line breaks or blanks"
+    )]
     InvalidKey {
         /// The deployment's name.
         deployment: String,
@@ -49,7 +53,9 @@ pub enum Error {
         deployment: String,
     },
     /// No HTTP client could be made.
-    #[error("making the HTTP client of deployment `{deployment}` failed: {reason}; are the system's root certificates (ca-certificates) installed?")]
+    #[error(
+        "making the HTTP client of deployment `{deployment}` failed: {reason}; are the system's root certificates (ca-certificates) installed?"
+    )]
     Client {
         /// The deployment's name.
         deployment: String,
