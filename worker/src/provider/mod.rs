@@ -18,10 +18,23 @@ use gristmill_common::failure::ErrorRecord;
 use gristmill_common::id::JobId;
 use gristmill_common::outcome::Usage;
 
-mod http;
+mod address;
+mod answer;
+mod classify;
+mod client;
+mod details;
+mod exchange;
+mod lenient;
 mod openai;
+mod redact;
+mod splice;
+mod transport;
+mod wait;
 
-pub use http::{DEFAULT_MAX_RESPONSE_BYTES, Http};
+#[cfg(test)]
+mod tests;
+
+pub use client::{DEFAULT_MAX_RESPONSE_BYTES, Http};
 
 /// A deployment that cannot be built; the text says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
