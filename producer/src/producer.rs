@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -5,6 +6,7 @@ use std::time::Duration;
 use gristmill_common::batch::Batch;
 use gristmill_common::broker::Broker;
 use gristmill_common::clock::{Clock, SystemClock};
+use gristmill_common::config::nearest;
 use gristmill_common::id::{BatchId, OwnerId};
 use gristmill_common::outcome;
 use gristmill_common::store::{BatchSelector, Cursor, DeploymentReport, ErrorCount, Page, Progress, Store};
@@ -81,6 +83,8 @@ pub struct Status {
     pub paused: Vec<DeploymentReport>,
     /// Workers that are alive.
     pub workers: usize,
+    /// Calls that they have in flight, for any batch, as they told last.
+    pub in_flight: u64,
 }
 
 fn errors_as_json<S: serde::Serializer>(errors: &[ErrorCount], serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -133,8 +137,10 @@ impl Producer {
         let Progress { held, waiting } = store.progress(batch.id).await?;
         let errors = store.errors(batch.id, 5).await?;
         let paused = store.paused_deployments().await?;
-        let workers = store.workers().await?.iter().filter(|worker| worker.alive).count();
-        Ok(Status { batch, held, waiting, errors, paused, workers })
+        let mut workers = store.workers().await?;
+        workers.retain(|worker| worker.alive);
+        let in_flight = workers.iter().map(|worker| u64::from(worker.in_flight)).sum();
+        Ok(Status { batch, held, waiting, errors, paused, workers: workers.len(), in_flight })
     }
 
     /// Finds a batch.
@@ -235,37 +241,14 @@ fn id_prefix(text: &str) -> Option<String> {
 
 /// Picks at most three names that look like `text`.
 fn near(text: &str, names: impl Iterator<Item = String>) -> Vec<String> {
+    let names: Vec<String> = names.collect();
     let wanted = text.to_lowercase();
-    let mut close: Vec<(usize, String)> = names
-        .filter_map(|name| {
-            let lower = name.to_lowercase();
-            let distance = if lower.starts_with(&wanted) || wanted.starts_with(&lower) {
-                0
-            } else {
-                edits(&wanted, &lower, wanted.chars().count() / 3 + 1)?
-            };
-            Some((distance, name))
-        })
-        .collect();
-    close.sort();
-    close.truncate(3);
-    close.into_iter().map(|(_, name)| name).collect()
-}
-
-/// Counts the edits between two words, if they are no more than `most` (Levenshtein).
-fn edits(a: &str, b: &str, most: usize) -> Option<usize> {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row.last().copied().filter(|distance| *distance <= most)
+    let begins = names.iter().filter(|name| name.to_lowercase().starts_with(&wanted)).map(String::as_str);
+    let mut near: Vec<&str> = nearest(text, names.iter().map(String::as_str)).into_iter().chain(begins).collect();
+    let mut seen = BTreeSet::new();
+    near.retain(|name| seen.insert(*name));
+    near.truncate(3);
+    near.into_iter().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -275,10 +258,9 @@ mod tests {
     #[test]
     fn near_names_are_found() {
         let names = || ["sweep-7", "sweep-70", "evals", "Sweep-8"].map(str::to_owned).into_iter();
-        assert_eq!(near("swep-7", names()), ["sweep-7", "Sweep-8", "sweep-70"]);
-        assert_eq!(near("sweep", names()), ["Sweep-8", "sweep-7", "sweep-70"]);
+        assert_eq!(near("swep-7", names()), ["sweep-7"]);
+        assert_eq!(near("sweep", names()), ["sweep-7", "sweep-70", "Sweep-8"]);
         assert_eq!(near("nothing-like-it", names()), Vec::<String>::new());
-        assert_eq!(edits("kitten", "sitting", 9), Some(3));
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn good_lines_pass() {
 #[tokio::test]
 async fn jobs_carry_the_body_byte_for_byte() {
     let body = r#"{ "model":"m" ,"messages":[ {"content":"\u00e9é \u0000"} ], "temperature":1.0}"#;
-    let text = format!(r#" {{"url":"chat","custom_id":"x"}}"#)
+    let text = r#" {"url":"chat","custom_id":"x"}"#
         .replace(r#""url":"chat""#, &format!(r#""body":  {body}  , "method":"POST","url":"/chat/completions/""#));
     let jobs = jobs(format!("\u{feff}{GOOD}\r\n\n  \r\n{text}")).await;
     assert_eq!(jobs.len(), 2);

@@ -129,7 +129,7 @@ impl Files {
     /// # Errors
     ///
     /// [`WriteError::Io`]; the files then hold whole lines all the same.
-    pub fn write(&mut self, rows: &[ResultRow]) -> Result<(), WriteError> {
+    pub fn write<'a>(&mut self, rows: impl IntoIterator<Item = &'a ResultRow>) -> Result<(), WriteError> {
         for row in rows {
             let ordinal = row.job_id.ordinal() as usize;
             if ordinal >= self.latest.len() {

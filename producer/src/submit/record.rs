@@ -236,7 +236,7 @@ impl Recorder<'_> {
     /// Tells the watcher how far it is, and which jobs are the input's, as soon as that is known.
     fn announce(&mut self) {
         let passed = !self.announced && self.known.is_passed();
-        if !passed && self.already_there % TELL_EVERY != 0 {
+        if !passed && !self.already_there.is_multiple_of(TELL_EVERY) {
             return;
         }
         let members = passed.then(|| Arc::new(self.known.members()));

@@ -85,7 +85,7 @@ proptest! {
             }
             let submitted = bench.submit(jobs(0..count)).await.unwrap();
             assert_eq!(submitted.changed, 0);
-            assert_eq!((submitted.recorded_now + submitted.already_there) as usize, count);
+            assert_eq!(submitted.recorded_now + submitted.already_there, count as u64);
             assert_eq!(bench.names(), (0..count).map(|name| format!("job-{name}")).collect::<Vec<_>>());
             let state = bench.store.state.lock().unwrap();
             let ids: Vec<_> = state.jobs.iter().map(|job| job.id).collect();
@@ -111,7 +111,8 @@ proptest! {
             let mut expected: Vec<usize> = before.clone();
             expected.extend(after.iter().filter(|name| !before.contains(name)));
             assert_eq!(bench.names(), expected.iter().map(|name| format!("job-{name}")).collect::<Vec<_>>());
-            assert_eq!(submitted.changed as usize, before.iter().filter(|name| !after.contains(name)).count());
+            let gone = before.iter().filter(|name| !after.contains(name)).count();
+            assert_eq!(submitted.changed, gone as u64);
             for (position, name) in expected.iter().enumerate() {
                 let id = bench.store.state.lock().unwrap().jobs[position].id;
                 assert_eq!(submitted.members.contains(id), after.contains(name), "job {name}");
@@ -169,9 +170,10 @@ async fn large_bodies_go_by_reference_and_huge_ones_are_refused() {
     let bench = Bench::default();
     let large = NewJob { body: format!("\"{}\"", "x".repeat(40_000)).into(), ..job(1) };
     bench.submit(vec![job(0), large]).await.unwrap();
-    let published = bench.broker.published.lock().unwrap();
-    let arrivals: Vec<_> =
-        published.iter().flat_map(|message| gristmill_common::envelope::read(&message.payload).unwrap()).collect();
+    let arrivals: Vec<_> = {
+        let published = bench.broker.published.lock().unwrap();
+        published.iter().flat_map(|message| gristmill_common::envelope::read(&message.payload).unwrap()).collect()
+    };
     let carried: Vec<bool> = arrivals.iter().map(|arrival| arrival.request.is_some()).collect();
     assert_eq!(carried, [true, false]);
 
@@ -254,10 +256,10 @@ async fn a_subscription_ends_with_the_batch_and_misses_nothing() {
     let bench = Bench::default();
     let submitted = bench.submit(jobs(0..3)).await.unwrap();
     let id = submitted.batch.id;
-    let add = |count: usize| {
+    let add = |count: u32| {
         let mut state = bench.store.state.lock().unwrap();
         for _ in 0..count {
-            let row = crate::output::tests::row(id, state.results.len() as u32);
+            let row = crate::output::tests::row(id, u32::try_from(state.results.len()).unwrap());
             state.results.push(row);
         }
         drop(state);
