@@ -233,7 +233,7 @@ options! {
     /// How long a worker that was not heard of keeps its jobs; they return to the queue after it.
     lease_ttl: Duration = "15", "seconds", ["GRISTMILL_LEASE_TTL"], [];
     /// How often a worker renews its lease.
-    renew_interval: Duration = "3", "seconds", ["GRISTMILL_RENEW_INTERVAL"], [];
+    renew_interval: Duration = "0.7", "seconds", ["GRISTMILL_RENEW_INTERVAL"], [];
     /// How long calls in flight may go on after a stop was asked for.
     grace: Duration = "30", "seconds", ["GRISTMILL_GRACE"], [];
     /// The model of requests that name none.

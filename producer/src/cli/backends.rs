@@ -91,6 +91,7 @@ impl Backend {
             concurrency: config.concurrency,
             num_retries: config.num_retries,
             lease: config.lease_ttl,
+            renew_interval: config.renew_interval,
             grace: config.grace,
             ..gristmill_worker::Options::new(store, Arc::clone(broker), clock, deployments)
         })
