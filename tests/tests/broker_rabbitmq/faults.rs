@@ -1,46 +1,21 @@
-//! The broker suite on RabbitMQ, and what only RabbitMQ can do to us.
+//! What RabbitMQ, its operators and the network can do to us.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gristmill_common::broker::{Aside, Broker, Confirm, Error, Outgoing, RabbitBroker, RabbitOptions};
+use gristmill_common::broker::{Aside, Broker as _, Confirm, Error, Outgoing, RabbitBroker, RabbitOptions};
 use gristmill_common::job::{LaneKey, Priority};
-use gristmill_tests::broker_suite;
-use gristmill_tests::rabbit::{Proxy, TestRabbit, rabbitmqctl, url};
-use gristmill_tests::suite::broker::{GROUPS, Scene, lane, next, numbered, publish, take, until};
-use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::FieldTable;
-use secrecy::SecretString;
-use tokio::net::TcpListener;
+use gristmill_tests::rabbit::{Proxy, TestRabbit, url};
+use gristmill_tests::suite::broker::{lane, next, numbered, publish, take, until};
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-#[expect(clippy::unused_async, reason = "the suite's signature")]
-async fn scene() -> Scene {
-    let rabbit = Arc::new(TestRabbit::new(&GROUPS));
-    let connect = {
-        let rabbit = Arc::clone(&rabbit);
-        move || {
-            let rabbit = Arc::clone(&rabbit);
-            async move { rabbit.broker().await as Arc<dyn Broker> }
-        }
-    };
-    Scene::new(connect, rabbit)
-}
-
-broker_suite!(scene);
-
-fn key(priority: Priority) -> LaneKey {
-    lane("m", priority, 0)
-}
-
-async fn ready(rabbit: &TestRabbit) -> Arc<RabbitBroker> {
-    let broker = rabbit.broker().await;
-    broker.declare(&["m".to_owned()]).await.unwrap();
-    broker
-}
+use super::{key, ready};
 
 /// A broker behind a proxy, with the queues of `m`.
 async fn proxied(rabbit: &TestRabbit, change: impl FnOnce(&mut RabbitOptions)) -> (Proxy, Arc<RabbitBroker>) {
@@ -61,59 +36,39 @@ async fn connections_cut_again_and_again_lose_no_confirmed_message() {
     let mut consumer = broker.consume("m", 7).await.unwrap();
     let lanes: Vec<LaneKey> = LaneKey::all("m").collect();
 
+    let cuts_over = CancellationToken::new();
     let cutting = async {
         for _ in 0..CUTS {
             sleep(Duration::from_millis(300)).await;
             proxy.cut();
         }
+        cuts_over.cancel();
     };
+    let (all, mut all_known) = watch::channel(None);
     let publishing = async {
         let mut confirmed = BTreeSet::new();
         let mut call = 0;
-        let cutting = async { cutting.await };
-        tokio::pin!(cutting);
-        let mut cut = false;
-        while !cut || call < 200 {
+        while !cuts_over.is_cancelled() || call < 200 {
             let payloads = numbered(&call.to_string(), 10);
-            let key = &lanes[call % lanes.len()];
-            let messages = |payloads: &[Bytes]| {
-                payloads.iter().map(|payload| Outgoing { lane: key.clone(), payload: payload.clone() }).collect()
-            };
-            let answer = tokio::select! {
-                answer = broker.publish(messages(&payloads)) => answer.unwrap(),
-                () = &mut cutting, if !cut => {
-                    cut = true;
-                    broker.publish(messages(&payloads)).await.unwrap()
-                }
-            };
-            assert_eq!(answer, [Confirm::Confirmed; 10]);
+            publish(&*broker, &lanes[call % lanes.len()], &payloads).await;
             confirmed.extend(payloads);
             call += 1;
         }
-        confirmed
+        all.send_replace(Some(confirmed));
     };
-    let (done, mut finished) = tokio::sync::watch::channel(None);
     let receiving = async {
         let mut seen = BTreeSet::new();
-        loop {
+        while !all_known.borrow().as_ref().is_some_and(|all| all.is_subset(&seen)) {
             tokio::select! {
+                Ok(()) = all_known.changed() => {}
                 delivery = next(&mut consumer) => {
                     seen.insert(delivery.payload.clone());
                     delivery.settle.ack();
                 }
-                Ok(_) = finished.wait_for(|all: &Option<BTreeSet<Bytes>>| all.as_ref().is_some_and(|all| all.is_subset(&seen))) => break,
-            }
-            if done.borrow().as_ref().is_some_and(|all| all.is_subset(&seen)) {
-                break;
             }
         }
     };
-    let publishing = async {
-        let confirmed = publishing.await;
-        assert!(confirmed.len() >= 2_000);
-        done.send_replace(Some(confirmed));
-    };
-    timeout(Duration::from_secs(90), async { tokio::join!(publishing, receiving) }).await.unwrap();
+    timeout(Duration::from_secs(90), async { tokio::join!(cutting, publishing, receiving) }).await.unwrap();
 
     // Each lane has subscribed again, with its window.
     until("nine consumers with a window of 7", async || rabbit.windows().await == [7; 9]).await;
@@ -283,7 +238,7 @@ async fn what_reaches_no_queue_is_told_to_the_one_who_published_it() {
         let broker = Arc::clone(&broker);
         async move {
             for round in 0..25 {
-                let lost = |n: usize| (n * 7 + caller + round) % 3 == 0;
+                let lost = |n: usize| (n * 7 + caller + round).is_multiple_of(3);
                 let group = |n| if lost(n) { "nowhere" } else { "m" };
                 let messages = (0..9)
                     .map(|n| Outgoing { lane: lane(group(n), Priority::High, 0), payload: Bytes::from_static(b"x") });
@@ -385,140 +340,4 @@ async fn a_message_that_comes_back_too_often_is_put_aside() {
     }
     assert_eq!((dead.len(), &dead[0].payload), (1, &numbered("poison", 1)[0]));
     assert_eq!((dead[0].reason.as_str(), &dead[0].routing_key), ("delivery_limit", &standard.routing_key()));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_queue_with_other_arguments_is_named_with_what_to_do() {
-    let rabbit = TestRabbit::new(&["m"]);
-    let connection = rabbit.connect().await;
-    let channel = connection.create_channel().await.unwrap();
-    let high = rabbit.queue(&key(Priority::High));
-    channel.queue_declare(high.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default()).await.unwrap();
-    let broker = rabbit.broker().await;
-    for answer in [broker.declare(&["m".to_owned()]).await, broker.consume("m", 1).await.map(drop)] {
-        let Err(Error::Setup(text)) = answer else { panic!("{answer:?}") };
-        assert!(text.contains(&format!("the queue `{high}` exists with other arguments")), "{text}");
-        assert!(text.contains(&format!("rabbitmqctl delete_queue {high}")), "{text}");
-    }
-    broker.declare(&[]).await.unwrap();
-    drop(broker);
-
-    let other = TestRabbit::new(&[]);
-    let dead = format!("{}.dead", other.prefix());
-    channel.queue_declare(dead.as_str().into(), QueueDeclareOptions::durable(), FieldTable::default()).await.unwrap();
-    let Err(Error::Setup(text)) = RabbitBroker::connect(other.options()).await else { panic!("it must not connect") };
-    assert!(text.contains(&format!("the queue `{dead}` exists with other arguments")), "{text}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_longer_than_amqp_allows_are_refused_before_anything_is_sent() {
-    let rabbit = TestRabbit::new(&[]);
-    let broker = rabbit.broker().await;
-    let group = "x".repeat(300);
-    let message = Outgoing { lane: lane(&group, Priority::High, 0), payload: Bytes::new() };
-    let answers = [
-        broker.declare(std::slice::from_ref(&group)).await,
-        broker.publish(vec![message]).await.map(drop),
-        broker.consume(&group, 1).await.map(drop),
-        broker.put_aside(Aside::Dead, &group, "reason", Bytes::new()).await,
-    ];
-    for answer in answers {
-        assert!(matches!(&answer, Err(Error::Setup(text)) if text.contains("255")), "{answer:?}");
-    }
-    broker.check().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_with_the_address_is_told_in_one_line_without_the_password() {
-    let connect = async |url: String| {
-        let options = RabbitOptions::new(SecretString::from(url));
-        RabbitBroker::connect(options).await.map(drop).unwrap_err()
-    };
-    let real = url::Url::parse(&url()).unwrap();
-    let with = |change: &dyn Fn(&mut url::Url)| {
-        let mut url = real.clone();
-        change(&mut url);
-        url.to_string()
-    };
-    // A port that nobody listens on.
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = free.local_addr().unwrap().port();
-    drop(free);
-    // Something else listens, and says something else.
-    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let another = other.local_addr().unwrap().port();
-    let tasks = TaskTracker::new();
-    tasks.spawn(async move {
-        while let Ok((mut stream, _)) = other.accept().await {
-            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-        }
-    });
-    // Something listens, and says nothing.
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let quiet = silent.local_addr().unwrap().port();
-
-    let server = format!("{}:{}", real.host_str().unwrap(), real.port().unwrap_or(5672));
-    let local = |port: u16| format!("amqp://canary-user:canary-password@127.0.0.1:{port}/%2f");
-    let cases = [
-        (local(nobody), true, format!("no RabbitMQ at 127.0.0.1:{nobody}; start it or set AMQP_URL")),
-        (local(another), false, format!("what listens at 127.0.0.1:{another} is not RabbitMQ")),
-        (local(quiet), true, format!("no answer in time from 127.0.0.1:{quiet}")),
-        (
-            "amqp://canary-user:canary-password@gristmill.invalid/".to_owned(),
-            true,
-            "no RabbitMQ at gristmill.invalid:5672".to_owned(),
-        ),
-        (
-            with(&|url| url.set_password(Some("canary-password")).unwrap()),
-            false,
-            format!("RabbitMQ at {server} refuses the user or the password"),
-        ),
-        (
-            with(&|url| url.set_path("/no-such-vhost")),
-            false,
-            format!("RabbitMQ at {server} refuses the virtual host `no-such-vhost`"),
-        ),
-        ("canary-password".to_owned(), false, "AMQP_URL is not an address like".to_owned()),
-    ];
-    for (url, transient, expected) in cases {
-        let error = connect(url).await;
-        let text = error.to_string();
-        assert!(text.contains(&expected), "{text}");
-        assert_eq!(error.is_transient(), transient, "{text}");
-        assert!(!text.contains("canary") && !text.contains('\n') && !format!("{error:?}").contains("canary"), "{text}");
-    }
-}
-
-/// Prints rates; run it alone: `cargo test --release -p gristmill-tests --test broker_rabbitmq -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "what it is for")]
-async fn rates() {
-    const MESSAGES: usize = 50_000;
-    let rabbit = TestRabbit::new(&["m"]);
-    let broker = ready(&rabbit).await;
-    let lanes: Vec<LaneKey> = LaneKey::all("m").collect();
-    let payload = Bytes::from(vec![b'x'; 1_500]);
-    for (name, callers, in_a_call) in
-        [("one call of 500 after the other", 1, 500), ("1,000 callers of 1", 1_000, 1), ("8 callers of 100", 8, 100)]
-    {
-        let began = Instant::now();
-        let calls = (0..callers).map(|caller| {
-            let (broker, key, payload) = (Arc::clone(&broker), lanes[caller % lanes.len()].clone(), payload.clone());
-            async move {
-                for _ in 0..MESSAGES / callers / in_a_call {
-                    publish(&*broker, &key, &vec![payload.clone(); in_a_call]).await;
-                }
-            }
-        });
-        futures_util::future::join_all(calls).await;
-        let published = began.elapsed();
-        let mut consumer = broker.consume("m", 2_000).await.unwrap();
-        let began = Instant::now();
-        take(&mut consumer, MESSAGES / callers / in_a_call * callers * in_a_call).await;
-        let taken = began.elapsed();
-        let rate = |time: Duration| format!("{:.0}/s", MESSAGES as f64 / time.as_secs_f64());
-        println!("{name}: published {}, taken and acked {}", rate(published), rate(taken));
-    }
-    println!("{}", rabbitmqctl(&["--version"]).await);
 }
