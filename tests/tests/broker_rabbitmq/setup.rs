@@ -1,6 +1,5 @@
 //! What can be wrong before anything runs, and how it is told.
 
-
 use bytes::Bytes;
 use gristmill_common::broker::{Aside, Broker as _, Error, Outgoing, RabbitBroker, RabbitOptions};
 use gristmill_common::job::Priority;
