@@ -12,7 +12,7 @@ use super::super::{Aside, AsideMessage, Confirm, Error, Result};
 use super::acker;
 use super::failure;
 use super::link::Link;
-use super::options::CALL_TIMEOUT;
+use super::options::{CALL_TIMEOUT, CLOSE_TIMEOUT};
 use super::publisher::{Draft, Publisher};
 use super::topology::Names;
 
@@ -94,7 +94,7 @@ pub(super) async fn take(
     tasks.spawn(async move {
         // Ends with the last settlement, which is written by then; a panic there leaves nothing to wait for.
         let _ = acker.await;
-        let _ = timeout(CALL_TIMEOUT, channel.close(200, "settled".into())).await;
+        let _ = timeout(CLOSE_TIMEOUT, channel.close(200, "settled".into())).await;
     });
     Ok(messages)
 }

@@ -14,7 +14,7 @@ use super::consumer::{Inbox, RabbitConsumer};
 use super::lane::{Lane, Pulse};
 use super::link::{Dialer, Groups, Link, Supervisor};
 use super::management::Management;
-use super::options::{Address, CALL_TIMEOUT, RabbitOptions};
+use super::options::{Address, CALL_TIMEOUT, CLOSE_TIMEOUT, RabbitOptions};
 use super::publisher::{Draft, Publisher};
 use super::topology::Names;
 use super::watchdog::Watchdog;
@@ -185,7 +185,7 @@ impl Broker for RabbitBroker {
         let name = format!("{} check", self.options.name);
         let dialer = Dialer::new(self.address.clone(), name, self.tasks.clone(), self.stop.clone());
         let connection = dialer.open().await?;
-        let _ = timeout(CALL_TIMEOUT, connection.close(200, "checked".into())).await;
+        let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "checked".into())).await;
         self.management.declare_base().await?;
         // Any lane does: counting what is not there answers 0.
         let lane = LaneKey { group: "check".into(), priority: Priority::Standard, lane: 0 };

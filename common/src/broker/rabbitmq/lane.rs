@@ -23,7 +23,7 @@ use super::acker::{self, ChannelSettler};
 use super::consumer::Inbox;
 use super::failure;
 use super::link::{Link, Live};
-use super::options::CALL_TIMEOUT;
+use super::options::{CALL_TIMEOUT, CLOSE_TIMEOUT};
 use super::topology::{self, Names};
 use crate::job::LaneKey;
 use crate::retry::{Schedule, until_ok};
@@ -213,7 +213,7 @@ impl Lane {
     async fn end(&self, subscription: Subscription) {
         let Subscription { channel, mut deliveries, settler, mut acker, finish, .. } = subscription;
         let cancelled = channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default());
-        if timeout(CALL_TIMEOUT, cancelled).await.is_ok() {
+        if timeout(CLOSE_TIMEOUT, cancelled).await.is_ok() {
             // What came before RabbitMQ heard of it.
             while let Some(Some(Ok(delivery))) = deliveries.next().now_or_never() {
                 drop(deliver(&settler, delivery));
@@ -228,10 +228,10 @@ impl Lane {
         };
         if !settled {
             finish.cancel();
-            let _ = timeout(CALL_TIMEOUT, acker).await;
+            let _ = timeout(CLOSE_TIMEOUT, acker).await;
         }
         // RabbitMQ gives back what is still unsettled.
-        let _ = timeout(CALL_TIMEOUT, channel.close(200, "unsubscribed".into())).await;
+        let _ = timeout(CLOSE_TIMEOUT, channel.close(200, "unsubscribed".into())).await;
     }
 
     /// Forgets the deliveries of a channel that is lost; RabbitMQ delivers them again.
@@ -246,7 +246,7 @@ impl Lane {
         drop(settler);
         self.inbox.clear(self.index);
         if channel.status().connected() {
-            let _ = timeout(CALL_TIMEOUT, channel.close(200, "replaced".into())).await;
+            let _ = timeout(CLOSE_TIMEOUT, channel.close(200, "replaced".into())).await;
         }
     }
 }

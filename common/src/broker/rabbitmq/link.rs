@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::super::{Error, Result};
 use super::failure;
-use super::options::{Address, CALL_TIMEOUT};
+use super::options::{Address, CALL_TIMEOUT, CLOSE_TIMEOUT};
 use super::topology::{self, Names};
 use crate::retry::{Schedule, until_ok};
 
@@ -184,7 +184,7 @@ impl Supervisor {
         live.lost.cancel();
         state.send_replace(State::Down("it was shut down".into()));
         // An orderly close is for RabbitMQ's log; without it the same happens.
-        let _ = timeout(CALL_TIMEOUT, live.connection.close(200, "shutdown".into())).await;
+        let _ = timeout(CLOSE_TIMEOUT, live.connection.close(200, "shutdown".into())).await;
     }
 
     /// Connects again and declares what was declared; `None` when stopped.

@@ -11,6 +11,9 @@ use super::super::{Error, Result};
 /// Longest time that one request to the server may take, connecting included.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest time that an orderly end may take; RabbitMQ does the same when it is cut short.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Longest prefix, in bytes: AMQP names end at 255, and the rest is for the model group.
 const MAX_PREFIX_BYTES: usize = 64;
 

@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 use super::super::{Confirm, Error, Result};
 use super::failure;
 use super::link::{Link, Live};
-use super::options::CALL_TIMEOUT;
+use super::options::{CALL_TIMEOUT, CLOSE_TIMEOUT};
 use super::topology::{self, Names};
 use crate::retry::Schedule;
 
@@ -205,7 +205,7 @@ impl Task {
                     }
                     let End::Lost(reason) = end else { return };
                     // Closed here, or its unconfirmed messages would stay with the driver.
-                    let _ = timeout(CALL_TIMEOUT, channel.close(200, "replaced".into())).await;
+                    let _ = timeout(CLOSE_TIMEOUT, channel.close(200, "replaced".into())).await;
                     reason
                 }
                 Err(error) => {
