@@ -48,10 +48,9 @@ async fn no_failure_shows_the_key_or_the_endpoint() {
 #[tokio::test]
 async fn no_missing_connection_shows_the_key_or_the_endpoint() {
     let deaf = Server::start(Script::Deaf).await;
-    let gone = Server::start(Script::Deaf).await.address;
     for base in [
-        format!("http://{gone}/v1"),
-        format!("https://{gone}/v1"),
+        "http://127.0.0.1:1/v1".to_owned(),
+        "https://127.0.0.1:1/v1".to_owned(),
         format!("https://{}/v1", deaf.address),
         "http://canary-host.invalid/canary/v1".to_owned(),
         "https://canary-host.invalid/v1".to_owned(),
@@ -60,8 +59,7 @@ async fn no_missing_connection_shows_the_key_or_the_endpoint() {
         deployment.timeouts.connect = Duration::from_millis(50);
         let reply = call(&provider(&deployment)).await;
         assert!(!reply.sent);
-        assert_hidden(&base, &reply, &gone.to_string());
-        assert!(!format!("{reply:?}").contains("127.0.0.1"), "{reply:?}");
+        assert_hidden(&base, &reply, "127.0.0.1");
     }
 }
 
