@@ -27,9 +27,9 @@ const EXCERPT: usize = 80;
 
 const EXAMPLES: &str = "\
 Examples:
-  gristmill results sweep-7                         a line of text for each result
-  gristmill results sweep-7 -o out.jsonl            as files, errors in out.errors.jsonl
-  gristmill results sweep-7 --json --follow         OpenAI Batch lines as they come, to the end of the batch
+  gristmill results sweep-7                    a line of text for each result
+  gristmill results sweep-7 -o out.jsonl       as files, errors in out.errors.jsonl
+  gristmill results sweep-7 --json --follow    OpenAI Batch lines, as they come
   gristmill results sweep-7 --json --cursor 0-1000 --limit 500";
 
 #[derive(Debug, clap::Args)]
