@@ -195,7 +195,9 @@ fn after_error(
     disposition: Disposition,
     error: &ErrorRecord,
 ) -> End {
-    let most_attempts = u32::from(ticket.request.options.num_retries.unwrap_or(session.num_retries)) + 1;
+    let most_attempts =
+        u32::from(ticket.request.options.num_retries.or(gate.deployment.num_retries).unwrap_or(session.num_retries))
+            + 1;
     let spent = Spent { attempts: ticket.attempts, calls: ticket.calls, faults: ticket.faults };
     match decide(disposition, error, spent, most_attempts, gate.works(), gate.paused_for()) {
         Next::Fail(verdict) => {

@@ -18,16 +18,31 @@ use gristmill_common::failure::ErrorRecord;
 use gristmill_common::id::JobId;
 use gristmill_common::outcome::Usage;
 
-mod http;
+mod address;
+mod answer;
+mod classify;
+mod client;
+mod details;
+mod exchange;
+mod lenient;
 mod openai;
+mod redact;
+mod splice;
+mod transport;
+mod wait;
 
-pub use http::{DEFAULT_MAX_RESPONSE_BYTES, Http};
+#[cfg(test)]
+mod tests;
+
+pub use client::{DEFAULT_MAX_RESPONSE_BYTES, Http};
 
 /// A deployment that cannot be built; the text says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Its kind is none of those built in.
-    #[error("provider `{kind}` of deployment `{deployment}` is not built in; use an OpenAI-compatible api_base with openai/<model>")]
+    #[error(
+        "provider `{kind}` of deployment `{deployment}` is not built in; use an OpenAI-compatible api_base with openai/<model>"
+    )]
     UnknownKind {
         /// The kind.
         kind: String,
@@ -35,7 +50,9 @@ pub enum Error {
         deployment: String,
     },
     /// Its key cannot be sent.
-    #[error("the key of deployment `{deployment}` ({source_name}) has characters that no HTTP header may hold; set it again without line breaks or blanks")]
+    #[error(
+        "the key of deployment `{deployment}` ({source_name}) has characters that no HTTP header may hold; set it again without line breaks or blanks"
+    )]
     InvalidKey {
         /// The deployment's name.
         deployment: String,
@@ -49,7 +66,9 @@ pub enum Error {
         deployment: String,
     },
     /// No HTTP client could be made.
-    #[error("making the HTTP client of deployment `{deployment}` failed: {reason}; are the system's root certificates (ca-certificates) installed?")]
+    #[error(
+        "making the HTTP client of deployment `{deployment}` failed: {reason}; are the system's root certificates (ca-certificates) installed?"
+    )]
     Client {
         /// The deployment's name.
         deployment: String,

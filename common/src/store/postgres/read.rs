@@ -32,8 +32,10 @@ FROM gristmill.batch b JOIN gristmill.batches v USING (batch_id)
 const BATCH_BY_ID: &str = select_batch!("batch by id", "WHERE b.batch_id = $1");
 const BATCH_BY_NAME: &str = select_batch!("batch by name", "WHERE b.name = $1");
 const BATCH_LAST: &str = select_batch!("the batch opened last", "ORDER BY b.created_at DESC, b.batch_id DESC LIMIT 1");
-const BATCH_BY_PREFIX: &str =
-    select_batch!("batch by the beginning of its id", "WHERE b.batch_id::text LIKE $1 || '%' LIMIT 2");
+const BATCH_BY_PREFIX: &str = select_batch!(
+    "batch by the beginning of its id",
+    "WHERE length($1) >= 4 AND starts_with(replace(b.batch_id::text, '-', ''), $1) LIMIT 2"
+);
 const BATCHES: &str = select_batch!("batches, newest first", "ORDER BY b.created_at DESC, b.batch_id DESC LIMIT $1");
 
 pub(super) async fn batch_by_name(tx: &mut PgConnection, name: &str) -> Result<Option<Batch>> {
@@ -46,7 +48,7 @@ pub(super) async fn batch(pool: &PgPool, selector: &BatchSelector) -> Result<Opt
         BatchSelector::Id(id) => sqlx::query(BATCH_BY_ID).bind(id.uuid()),
         BatchSelector::Name(name) => sqlx::query(BATCH_BY_NAME).bind(name.clone()),
         BatchSelector::Last => sqlx::query(BATCH_LAST),
-        BatchSelector::IdPrefix(prefix) => sqlx::query(BATCH_BY_PREFIX).bind(prefix.to_lowercase()),
+        BatchSelector::IdPrefix(prefix) => sqlx::query(BATCH_BY_PREFIX).bind(prefix.replace('-', "").to_lowercase()),
     };
     let rows = query.fetch_all(pool).await.map_err(failed("reading a batch"))?;
     if rows.len() > 1 {

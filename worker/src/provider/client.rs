@@ -14,13 +14,15 @@ pub const DEFAULT_MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 struct Kind {
     connect_timeout: Duration,
     tls: bool,
-    loopback: bool,
+    proxy: bool,
 }
 
 /// The HTTP clients of a process, one per kind, and what they have in common.
 #[derive(Debug)]
 pub struct Http {
     clients: Mutex<HashMap<Kind, reqwest::Client>>,
+    /// Whether `HTTP_PROXY` and its kin are followed; tests do not.
+    uses_proxy: bool,
     max_response_bytes: usize,
 }
 
@@ -33,7 +35,12 @@ impl Default for Http {
 impl Http {
     /// Makes an empty set; `max_response_bytes` bounds the body of any answer.
     pub fn new(max_response_bytes: usize) -> Self {
-        Self { clients: Mutex::default(), max_response_bytes }
+        Self { clients: Mutex::default(), uses_proxy: true, max_response_bytes }
+    }
+
+    #[cfg(test)]
+    pub(super) fn without_proxy(max_response_bytes: usize) -> Self {
+        Self { uses_proxy: false, ..Self::new(max_response_bytes) }
     }
 
     pub(super) const fn max_response_bytes(&self) -> usize {
@@ -42,7 +49,8 @@ impl Http {
 
     /// Returns the client for an endpoint, the same one for the same kind.
     pub(super) fn client(&self, base: &Url, connect_timeout: Duration) -> Result<reqwest::Client, String> {
-        let kind = Kind { connect_timeout, tls: base.scheme() == "https", loopback: is_loopback(base) };
+        let kind =
+            Kind { connect_timeout, tls: base.scheme() == "https", proxy: self.uses_proxy && !is_loopback(base) };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&kind) {
             return Ok(client.clone());
@@ -67,7 +75,7 @@ impl Kind {
             // The queue owns retries.
             .retry(reqwest::retry::never())
             .referer(false);
-        if self.loopback {
+        if !self.proxy {
             // HTTP_PROXY is not meant for this machine itself.
             builder = builder.no_proxy();
         }
