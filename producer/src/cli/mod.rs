@@ -126,8 +126,9 @@ pub(crate) fn main() -> ExitCode {
     };
     let level = match (cli.global.quiet, cli.global.verbose) {
         (true, _) => "error",
-        (false, 0) => "warn",
-        (false, 1) => "info",
+        // What the drivers warn of is told by those who wait for them.
+        (false, 0) => "warn,sqlx=error,lapin=error",
+        (false, 1) => "info,sqlx=warn,lapin=warn",
         (false, _) => "debug",
     };
     gristmill_common::telemetry::init(level, false);
