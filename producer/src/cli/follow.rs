@@ -115,13 +115,13 @@ impl Follower {
         }
     }
 
-    /// Reads what is there, without waiting for more.
+    /// Reads what can be read, without waiting for more.
     pub(super) async fn catch_up(&mut self) -> Result<(), Fault> {
         loop {
             let page = self.producer.results(self.batch, self.cursor, PAGE_ROWS).await?;
             self.take(&page.rows)?;
             self.cursor = page.cursor;
-            if !page.more {
+            if !page.more || page.rows.is_empty() {
                 return self.settle();
             }
         }

@@ -118,7 +118,7 @@ async fn print(
         let page = producer.results(batch, cursor, rows).await?;
         cursor = page.cursor;
         left = left.saturating_sub(page.rows.len() as u64);
-        if !ui::out(&text(&page.rows))? || left == 0 || !page.more {
+        if !ui::out(&text(&page.rows))? || left == 0 || !page.more || page.rows.is_empty() {
             return Ok((cursor, page.more));
         }
     }
