@@ -1,5 +1,7 @@
 //! Logs: the names of fields, and how they are set up. Prompts, completions, keys and bodies are never logged.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 /// The field names that events use.
@@ -24,7 +26,9 @@ pub fn init(default: &str, json: bool) {
         .ok()
         .and_then(|text| EnvFilter::try_new(text).ok())
         .unwrap_or_else(|| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people: not for a file or a pipe, and not where NO_COLOR (https://no-color.org) is set.
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr);
     // Fails only if a subscriber is set already, which then serves.
     let _ = if json { builder.json().try_init() } else { builder.with_target(false).try_init() };
 }
