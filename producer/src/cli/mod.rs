@@ -126,9 +126,11 @@ pub(crate) fn main() -> ExitCode {
     };
     let level = match (cli.global.quiet, cli.global.verbose) {
         (true, _) => "error",
-        // What the drivers warn of is told by those who wait for them.
-        (false, 0) => "warn,sqlx=error,lapin=error",
-        (false, 1) => "info,sqlx=warn,lapin=warn",
+        // Nobody watches a worker but through its log.
+        (false, 0) if matches!(cli.command, Command::Worker(_)) => "info,sqlx=error,lapin=error",
+        // What goes wrong on the way is shown as progress.
+        (false, 0) => "error,lapin=off,gristmill_producer=warn",
+        (false, 1) => "info,sqlx=error,lapin=error",
         (false, _) => "debug",
     };
     gristmill_common::telemetry::init(level, false);
