@@ -125,7 +125,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let level = match (cli.global.quiet, cli.global.verbose) {
-        (true, _) => "error",
+        (true, _) => "error,lapin=off",
         // Nobody watches a worker but through its log.
         (false, 0) if matches!(cli.command, Command::Worker(_)) => "info,sqlx=error,lapin=error",
         // What goes wrong on the way is shown as progress.
