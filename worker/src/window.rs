@@ -64,7 +64,6 @@ impl Window {
         self.lock().jobs.contains(&job)
     }
 
-
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
