@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use gristmill_common::id::BatchId;
@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 const PAGE_ROWS: u32 = 1_000;
 /// How long a lost hint may delay a row.
 const POLL: Duration = Duration::from_secs(1);
+/// How long rows are held back before somebody should look why.
+const HELD_BACK: Duration = Duration::from_secs(15);
 
 /// A reader that follows a batch to its end; each row comes once.
 ///
@@ -57,6 +59,7 @@ impl Subscription {
     /// What the store refuses for good; an unreachable store is waited for.
     pub async fn next_page(&mut self) -> Result<Option<Page>> {
         let mut ended = false;
+        let mut held_back: Option<Instant> = None;
         loop {
             self.hints.borrow_and_update();
             let store = Arc::clone(&self.store);
@@ -68,21 +71,24 @@ impl Subscription {
             if !page.rows.is_empty() {
                 return Ok(Some(page));
             }
-            if page.more {
-                continue;
-            }
             // Only a read that began after the end was seen proves that no row is left.
-            if ended {
+            if ended && !page.more {
                 return Ok(None);
             }
-            let selector = BatchSelector::Id(batch);
-            let Some(found) = self.patiently(|| store.batch(&selector)).await? else { return Ok(None) };
-            let Some(found) = found else {
-                return Err(Error::UnknownBatch { selector: batch.to_string(), near: Vec::new() });
-            };
-            ended = found.state.is_ended();
-            if ended {
-                continue;
+            if page.more && held_back.get_or_insert_with(Instant::now).elapsed() >= HELD_BACK {
+                held_back = Some(Instant::now());
+                tracing::warn!(batch.id = %batch, "results wait for a transaction on the database's server that does not end");
+            }
+            if !ended {
+                let selector = BatchSelector::Id(batch);
+                let Some(found) = self.patiently(|| store.batch(&selector)).await? else { return Ok(None) };
+                let Some(found) = found else {
+                    return Err(Error::UnknownBatch { selector: batch.to_string(), near: Vec::new() });
+                };
+                ended = found.state.is_ended();
+                if ended {
+                    continue;
+                }
             }
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(None),

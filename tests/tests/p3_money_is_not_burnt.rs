@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use gristmill_common::outcome::Status;
 use gristmill_common::store::Cursor;
-use gristmill_tests::fleet::{Fleet, by_job};
+use gristmill_tests::fleet::{Fleet, LONG, by_job};
 use gristmill_worker::simulate;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,8 @@ async fn terminating_all_database_sessions_again_and_again_repeats_no_call_and_h
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     };
-    let (seen, ()) = tokio::join!(reader, breaker);
+    let both = async { tokio::join!(reader, breaker) };
+    let (seen, ()) = tokio::time::timeout(LONG, both).await.expect("the subscription ends with the batch");
     assert_eq!(seen.len(), 1500, "each row was seen once");
     assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 1500);
     fleet.agrees(batch, 1500).await;

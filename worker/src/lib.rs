@@ -126,7 +126,11 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     options.store.check_schema().await?;
     let groups = serve(&options)?;
     let names: Vec<String> = groups.iter().map(|group| group.name.to_string()).collect();
-    options.broker.declare(&names).await?;
+    let declare = || options.broker.declare(&names);
+    match until_ok(Schedule::RECONNECT, &drain, declare, broker::Error::is_transient, |_, _| {}).await {
+        Some(declared) => declared?,
+        None => return Ok(()),
+    }
 
     let in_flight = Arc::new(AtomicU32::new(0));
     let calls = Arc::new(Semaphore::new(options.concurrency.max(1) as usize));

@@ -70,7 +70,7 @@ impl Worked {
     /// Tells the summary and returns how the program ends.
     pub(super) fn report(self, global: &Global) -> Result<Exit, Fault> {
         let exit = match self.summary {
-            Some(summary) => summary.tell(global)?,
+            Some(summary) => summary.tell(global, self.fault.is_some())?,
             None => Exit::Interrupted,
         };
         self.fault.map_or(Ok(exit), Err)
@@ -238,7 +238,11 @@ impl Drive<'_> {
             Ok(_) | Err(Error::Interrupted) => None,
             Err(error) => Some(error.into()),
         });
-        let Some(id) = shared.control.progress.borrow().batch else { return Ok(Worked { summary: None, fault }) };
+        let (id, already_there) = {
+            let progress = shared.control.progress.borrow();
+            (progress.batch, progress.already_there)
+        };
+        let Some(id) = id else { return Ok(Worked { summary: None, fault }) };
         let batch = producer.batch(&BatchSelector::Id(id)).await?;
         let counts = *shared.counts.borrow();
         let errors = if counts.unsuccessful() > 0 { self.backend.store.errors(id, 3).await? } else { Vec::new() };
@@ -246,6 +250,7 @@ impl Drive<'_> {
             batch,
             total: self.checked.jobs,
             counts,
+            before: follower.as_ref().filter(|_| already_there > 0).map_or(0, Follower::before),
             complete,
             elapsed: self.started.elapsed(),
             errors,

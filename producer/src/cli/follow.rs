@@ -70,6 +70,7 @@ pub(super) struct Follower {
     /// By ordinal: how the job's latest run ended.
     latest: Vec<Option<Status>>,
     counts: watch::Sender<Counts>,
+    before: Option<u64>,
 }
 
 impl Follower {
@@ -80,7 +81,7 @@ impl Follower {
         sink: Sink,
         counts: watch::Sender<Counts>,
     ) -> Self {
-        Self { producer, batch, members, sink, cursor: Cursor::default(), latest: Vec::new(), counts }
+        Self { producer, batch, members, sink, cursor: Cursor::default(), latest: Vec::new(), counts, before: None }
     }
 
     /// Follows to the end of the batch; returns false if `stop` fired before.
@@ -97,6 +98,7 @@ impl Follower {
                 // What earlier runs left is out of the files as soon as everything old has been read.
                 if behind && !page.more {
                     behind = false;
+                    self.before.get_or_insert(self.counts.borrow().done());
                     self.settle()?;
                 }
             }
@@ -115,13 +117,13 @@ impl Follower {
         }
     }
 
-    /// Reads what is there, without waiting for more.
+    /// Reads what can be read, without waiting for more.
     pub(super) async fn catch_up(&mut self) -> Result<(), Fault> {
         loop {
             let page = self.producer.results(self.batch, self.cursor, PAGE_ROWS).await?;
             self.take(&page.rows)?;
             self.cursor = page.cursor;
-            if !page.more {
+            if !page.more || page.rows.is_empty() {
                 return self.settle();
             }
         }
@@ -161,6 +163,11 @@ impl Follower {
             tokio::task::block_in_place(|| files.settle())?;
         }
         Ok(())
+    }
+
+    /// Returns how many jobs had ended when the following began.
+    pub(super) fn before(&self) -> u64 {
+        self.before.unwrap_or(0)
     }
 
     /// Returns the file of errors, if there is one.

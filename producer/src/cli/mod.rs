@@ -47,14 +47,17 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  gristmill run prompts.jsonl -o out.jsonl                    all in one process, nothing to set up
-  gristmill run prompts.jsonl -o out.jsonl --simulate         the same without a key and without costs
-  gristmill submit prompts.jsonl --name sweep-7 --wait        to RabbitMQ and Postgres, for workers anywhere
-  gristmill worker                                            one worker; start as many as you like
+  gristmill run prompts.jsonl -o out.jsonl               all in one process
+  gristmill run prompts.jsonl -o out.jsonl --simulate    the same, without a key
+  gristmill submit prompts.jsonl --name sweep-7 --wait   for workers anywhere
+  gristmill worker                                       one of them
 
 Exit codes:
-  0 all succeeded · 1 usage or system · 2 key, model or server of a provider · 3 done, some jobs failed
-  130 interrupted; the same command goes on";
+  0    all succeeded
+  1    usage or system
+  2    key, model or server of a provider
+  3    done, some jobs failed
+  130  interrupted; the same command goes on";
 
 /// What every command takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -108,7 +111,7 @@ enum Command {
     /// Publish again what a broker lost
     Repair(care::RepairArgs),
     /// Stand in for an LLM provider: an OpenAI-compatible server with latency, limits and faults on demand
-    Simulate(simulate::Args),
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Runs the program.
@@ -122,9 +125,12 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let level = match (cli.global.quiet, cli.global.verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn",
-        (false, 1) => "info",
+        (true, _) => "error,lapin=off",
+        // Nobody watches a worker but through its log.
+        (false, 0) if matches!(cli.command, Command::Worker(_)) => "info,sqlx=error,lapin=error",
+        // What goes wrong on the way is shown as progress.
+        (false, 0) => "error,lapin=off,gristmill_producer=warn",
+        (false, 1) => "info,sqlx=error,lapin=error",
         (false, _) => "debug",
     };
     gristmill_common::telemetry::init(level, false);

@@ -27,9 +27,9 @@ const EXCERPT: usize = 80;
 
 const EXAMPLES: &str = "\
 Examples:
-  gristmill results sweep-7                         a line of text for each result
-  gristmill results sweep-7 -o out.jsonl            as files, errors in out.errors.jsonl
-  gristmill results sweep-7 --json --follow         OpenAI Batch lines as they come, to the end of the batch
+  gristmill results sweep-7                    a line of text for each result
+  gristmill results sweep-7 -o out.jsonl       as files, errors in out.errors.jsonl
+  gristmill results sweep-7 --json --follow    OpenAI Batch lines, as they come
   gristmill results sweep-7 --json --cursor 0-1000 --limit 500";
 
 #[derive(Debug, clap::Args)]
@@ -118,7 +118,7 @@ async fn print(
         let page = producer.results(batch, cursor, rows).await?;
         cursor = page.cursor;
         left = left.saturating_sub(page.rows.len() as u64);
-        if !ui::out(&text(&page.rows))? || left == 0 || !page.more {
+        if !ui::out(&text(&page.rows))? || left == 0 || !page.more || page.rows.is_empty() {
             return Ok((cursor, page.more));
         }
     }

@@ -16,10 +16,12 @@ use super::stop::Stop;
 
 const EXAMPLES: &str = "\
 Examples:
-  gristmill run prompts.jsonl -o out.jsonl                          with OPENAI_API_KEY, or gristmill.yaml
-  gristmill run prompts.jsonl -o out.jsonl --simulate               without a key, for a first look
-  gristmill run -i prompts.jsonl -o out.jsonl --model llama --api-base http://localhost:8000/v1
-  gristmill run prompts.jsonl -o out.jsonl --retry-failed           again: only what failed before
+  gristmill run prompts.jsonl -o out.jsonl
+  gristmill run prompts.jsonl -o out.jsonl --simulate
+  gristmill run prompts.jsonl -o out.jsonl --retry-failed
+  gristmill run -i in.jsonl -o out.jsonl --model llama --api-base http://localhost:8000/v1
+
+The key comes from OPENAI_API_KEY, or from gristmill.yaml.
 
 Answers go to -o, errors to a file beside it (out.errors.jsonl), in OpenAI's Batch format.
 Running the same command again goes on where it stopped: nothing is paid twice.";

@@ -5,18 +5,18 @@ use super::stop::Stop;
 
 const EXAMPLES: &str = "\
 Examples:
-  gristmill simulate                                          listens on 127.0.0.1:8010
+  gristmill simulate --listen 127.0.0.1:8010
   gristmill simulate --latency 200ms --fault 429:0.1:retry-after=1
   gristmill run prompts.jsonl -o out.jsonl --api-base http://127.0.0.1:8010/v1";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub(super) struct Args {
+pub(super) struct SimulateArgs {
     #[command(flatten)]
     simulator: gristmill_worker::simulate::Args,
 }
 
-pub(super) async fn run(args: Args) -> Result<Exit, Fault> {
+pub(super) async fn run(args: SimulateArgs) -> Result<Exit, Fault> {
     let stop = Stop::on_signals("stopping")?;
     let cancel: CancellationToken = stop.drain;
     tokio::select! {

@@ -38,7 +38,7 @@ pub(super) async fn cancel(global: &Global, args: &CancelArgs) -> Result<Exit, F
 
 const RETRY_EXAMPLES: &str = "\
 Examples:
-  gristmill retry sweep-7                              its failed and expired jobs
+  gristmill retry sweep-7
   gristmill retry @last --status cancelled";
 
 #[derive(Debug, clap::Args)]

@@ -21,6 +21,8 @@ pub(super) struct Summary {
     /// Jobs of the input.
     pub(super) total: u64,
     pub(super) counts: Counts,
+    /// Jobs that had ended before.
+    pub(super) before: u64,
     /// Whether everything was submitted and has ended.
     pub(super) complete: bool,
     pub(super) elapsed: Duration,
@@ -35,6 +37,7 @@ struct Machine<'a> {
     id: String,
     complete: bool,
     total: u64,
+    before: u64,
     succeeded: u64,
     failed: u64,
     cancelled: u64,
@@ -49,7 +52,9 @@ struct Machine<'a> {
 
 impl Summary {
     /// Tells it, and returns how the program ends.
-    pub(super) fn tell(&self, global: &Global) -> Result<Exit, Fault> {
+    ///
+    /// Why it is not complete is told by the fault, if there is one.
+    pub(super) fn tell(&self, global: &Global, fault: bool) -> Result<Exit, Fault> {
         if global.json {
             let machine = self.machine();
             if matches!(self.output, Output::Stdout) {
@@ -58,7 +63,7 @@ impl Summary {
                 ui::json(&machine)?;
             }
         } else if !global.quiet {
-            ui::tell(&self.text());
+            ui::tell(&self.text(fault));
         }
         Ok(self.exit())
     }
@@ -78,7 +83,7 @@ impl Summary {
         self.batch.cost_pico_usd as f64 / 1e12
     }
 
-    fn text(&self) -> String {
+    fn text(&self, fault: bool) -> String {
         let Counts { succeeded, failed, cancelled, expired } = self.counts;
         let mut text = format!("{}: {} of {} succeeded", self.batch.name, count(succeeded), count(self.total));
         for (number, name) in [(failed, "failed"), (cancelled, "cancelled"), (expired, "expired")] {
@@ -88,8 +93,11 @@ impl Summary {
         }
         let seconds = self.elapsed.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-        let rate = self.counts.done() as f64 / seconds.max(0.001);
-        text.push_str(&format!(" in {} ({rate:.1}/s)", duration(self.elapsed)));
+        let rate = self.counts.done().saturating_sub(self.before) as f64 / seconds.max(0.001);
+        if self.before > 0 {
+            text.push_str(&format!(", {} of them before", count(self.before)));
+        }
+        text.push_str(&format!("; {}, {rate:.1}/s", duration(self.elapsed)));
         if self.batch.cost_pico_usd > 0 {
             text.push_str(&format!(", {}", money(self.cost_usd())));
         }
@@ -105,6 +113,9 @@ impl Summary {
         for error in &self.errors {
             let example = error.example.lines().next().unwrap_or_default();
             text.push_str(&format!("\n  {} × {}: {example}", count(error.count), error.class));
+        }
+        if fault {
+            return text;
         }
         if !self.complete {
             text.push_str("\ninterrupted: the same command goes on where this one stopped");
@@ -122,6 +133,7 @@ impl Summary {
             id: self.batch.id.to_string(),
             complete: self.complete,
             total: self.total,
+            before: self.before,
             succeeded,
             failed,
             cancelled,

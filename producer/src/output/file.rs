@@ -170,6 +170,9 @@ impl Files {
         });
         let [answers, errors] = moved;
         let (answers, errors) = (answers?, errors?);
+        if let Some(sheet) = self.errors.as_mut().filter(|sheet| sheet.lines == 0) {
+            sheet.remove()?;
+        }
         for slot in self.latest.iter_mut().filter(|slot| slot.run > 0) {
             let (gone, mark) = if slot.line & IN_ERRORS == 0 { (&answers, 0) } else { (&errors, IN_ERRORS) };
             let line = slot.line & !IN_ERRORS;
@@ -218,6 +221,15 @@ impl Sheet {
                 Ok(none.insert(file.map_err(failed)?))
             }
         }
+    }
+
+    /// Takes an empty file away.
+    fn remove(&mut self) -> Result<(), WriteError> {
+        if self.file.take().is_none() {
+            return Ok(());
+        }
+        self.length = 0;
+        std::fs::remove_file(&self.path).map_err(self.failed())
     }
 
     fn add(&mut self, line: &[u8]) {

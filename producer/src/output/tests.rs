@@ -178,6 +178,7 @@ proptest! {
         if let Some(errors) = &paths.errors {
             prop_assert_eq!(found(errors), expected(Some(false)));
             prop_assert_eq!(files.errors_path().is_some(), !expected(Some(false)).is_empty());
+            prop_assert_eq!(errors.exists(), files.errors_path().is_some(), "only where there are errors");
         }
     }
 }

@@ -57,6 +57,7 @@ impl<'a> Submitter<'a> {
             recorded_now: 0,
             already_there: 0,
             announced: false,
+            read_all: false,
         };
         Self { publisher, recorder }
     }
@@ -121,6 +122,7 @@ struct Recorder<'a> {
     recorded_now: u64,
     already_there: u64,
     announced: bool,
+    read_all: bool,
 }
 
 impl Recorder<'_> {
@@ -134,14 +136,18 @@ impl Recorder<'_> {
         let mut bytes = 0;
         let mut full_at: Option<Instant> = None;
         self.announce();
-        while chunk.len() < CHUNK_JOBS && bytes < CHUNK_BYTES && !self.control.stop.is_cancelled() {
+        // A stream that has ended is not asked again: not every one takes that.
+        while !self.read_all && chunk.len() < CHUNK_JOBS && bytes < CHUNK_BYTES && !self.control.stop.is_cancelled() {
             let next = tokio::select! {
                 biased;
                 next = jobs.next() => next,
                 () = self.control.stop.cancelled() => break,
                 () = sleep_until(full_at) => break,
             };
-            let Some(job) = next else { break };
+            let Some(job) = next else {
+                self.read_all = true;
+                break;
+            };
             let job = job.map_err(|error| Error::Input(error.into()))?;
             let sample = job.options.sample;
             let identity =

@@ -251,6 +251,21 @@ async fn a_slow_stream_does_not_hold_back_what_it_gave() {
     assert_eq!(bench.broker.jobs().len(), 1);
 }
 
+#[tokio::test]
+async fn a_stream_that_has_ended_is_not_asked_again() {
+    let bench = Bench::default();
+    let mut left = jobs(0..3).into_iter();
+    let mut ended = false;
+    let stream = futures_util::stream::poll_fn(move |_| {
+        assert!(!ended, "polled after its end");
+        let next = left.next();
+        ended = next.is_none();
+        std::task::Poll::Ready(next.map(Ok::<_, std::io::Error>))
+    });
+    bench.producer().submit(spec(), stream, &Control::default()).await.unwrap();
+    assert_eq!(bench.names().len(), 3);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_subscription_ends_with_the_batch_and_misses_nothing() {
     let bench = Bench::default();

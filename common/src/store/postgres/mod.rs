@@ -24,6 +24,7 @@ use crate::batch::{Batch, NewBatch};
 use crate::id::{BatchId, OwnerId, PartDay};
 use crate::job::{Identity, JobRef};
 use crate::outcome::Status;
+use crate::retry::Schedule;
 
 mod admit;
 mod flush;
@@ -170,7 +171,17 @@ impl Store for PostgresStore {
     }
 
     async fn check_schema(&self) -> Result<()> {
-        migrate::check(&self.cold).await
+        // The first thing that a process does: a server that restarts just then must not end it.
+        let mut tries = 0;
+        loop {
+            match migrate::check(&self.cold).await {
+                Err(error) if error.is_transient() && tries < 10 => {
+                    tries += 1;
+                    tokio::time::sleep(Schedule::RECONNECT.delay(tries)).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     async fn open_batch(&self, batch: &NewBatch, producer_ttl: Duration) -> Result<Opened> {

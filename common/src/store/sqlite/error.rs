@@ -1,0 +1,103 @@
+//! What SQLite's result codes mean to a caller.
+
+use std::io;
+use std::path::Path;
+
+use super::super::Error;
+
+/// Why a transaction stopped, before its operation is named.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// What the driver says.
+    Sql(sqlx::Error),
+    /// What the store itself says.
+    Known(Error),
+}
+
+/// The result of a step of a transaction.
+pub(crate) type Done<T> = std::result::Result<T, Fault>;
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Known(error)
+    }
+}
+
+impl Fault {
+    /// Tells whether the database refuses the rows themselves.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Sql(error) => matches!(kind(error), Kind::Refused),
+            Self::Known(error) => matches!(error, Error::Refused { .. }),
+        }
+    }
+
+    /// Names the operation on the database at `path`.
+    pub(crate) fn named(self, doing: &'static str, path: &Path) -> Error {
+        let source = match self {
+            Self::Sql(source) => source,
+            Self::Known(error) => return error,
+        };
+        let path = path.display();
+        match kind(&source) {
+            Kind::Full => {
+                let text = format!("disk full: free space on the disk of {path}");
+                Error::Unavailable { doing, source: sqlx::Error::Io(io::Error::new(io::ErrorKind::StorageFull, text)) }
+            }
+            Kind::NoDatabase => {
+                Error::Setup(format!("{path} is not a SQLite database, or is damaged; use another file with --db"))
+            }
+            Kind::NoAccess => Error::Setup(format!(
+                "the database {path} cannot be opened for writing; check the rights on the file and its folder"
+            )),
+            Kind::NoSchema => {
+                Error::Setup(format!("the database {path} has no schema of this version; run `gristmill migrate`"))
+            }
+            Kind::Refused => Error::Refused { doing, source },
+            Kind::Passing => Error::Unavailable { doing, source },
+        }
+    }
+}
+
+enum Kind {
+    Full,
+    NoDatabase,
+    NoAccess,
+    NoSchema,
+    Refused,
+    Passing,
+}
+
+/// Sorts errors by SQLite's primary result code (<https://www.sqlite.org/rescode.html>, read 2026-11).
+fn kind(error: &sqlx::Error) -> Kind {
+    let Some(error) = error.as_database_error() else {
+        return match error {
+            sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Kind::Refused,
+            _ => Kind::Passing,
+        };
+    };
+    let code: i32 = error.code().and_then(|code| code.parse().ok()).unwrap_or(0);
+    match code & 0xff {
+        // SQLITE_FULL, and SQLITE_IOERR_SHMSIZE, which a full disk causes before that.
+        13 => Kind::Full,
+        10 if code == 4874 => Kind::Full,
+        // SQLITE_CORRUPT, SQLITE_NOTADB
+        11 | 26 => Kind::NoDatabase,
+        // SQLITE_PERM, SQLITE_READONLY, SQLITE_CANTOPEN
+        3 | 8 | 14 => Kind::NoAccess,
+        // SQLITE_ERROR: the statements are fixed, so it is the schema that they do not fit.
+        1 if error.message().starts_with("no such table") || error.message().starts_with("no such column") => {
+            Kind::NoSchema
+        }
+        // SQLITE_TOOBIG, SQLITE_CONSTRAINT, SQLITE_MISMATCH, SQLITE_ERROR
+        1 | 18 | 19 | 20 => Kind::Refused,
+        // SQLITE_BUSY, SQLITE_LOCKED, SQLITE_NOMEM, SQLITE_INTERRUPT, SQLITE_IOERR and what is left
+        _ => Kind::Passing,
+    }
+}

@@ -1,0 +1,299 @@
+//! The flush: results, wake-ups, attempts and counters of a group in one transaction.
+//!
+//! A live row that this owner still holds is the right to end or put off the run. Attempts are kept in any case: the calls
+//! were made. Counters move by what was really inserted, so a flush that is repeated because its answer was lost moves
+//! nothing.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use sqlx::{Row as _, SqliteConnection};
+use uuid::Uuid;
+
+use super::super::{End, Flushed, Settlement, Wake};
+use super::count::Deltas;
+use super::error::{Done, Fault};
+use super::group::{Group, Values, nothing};
+use super::row::{day, json_text};
+use super::{Core, later};
+use crate::failure::{ErrorClass, ErrorRecord};
+use crate::id::OwnerId;
+use crate::job::JobRef;
+use crate::outcome::{AttemptRecord, JobResult, Status, Usage};
+
+static HELD: Group = Group::new(
+    "-- which of these does this owner hold
+WITH mine (owner) AS (VALUES (?)), wanted (job_id) AS (VALUES ",
+    1,
+    ") SELECT l.job_id, l.run FROM wanted CROSS JOIN live l ON l.job_id = wanted.job_id
+WHERE l.state = 0 AND l.owner = (SELECT owner FROM mine)",
+);
+
+static END: Group = Group::new("-- ended runs need no live row\nDELETE FROM live WHERE job_id IN (VALUES ", 1, ")");
+
+static RESULTS: Group = Group::new(
+    "-- results
+INSERT INTO result (job_id, run, part_day, batch_id, status, model_group, provider, deployment, served_model,
+                    finish_reason, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+                    cost_pico_usd, saved_pico_usd, cached, attempts, queued_at, started_at, finished_at, ttft_ms,
+                    latency_ms, error_class, error_status, error_code, error_message, request_id, error, output_text,
+                    response) VALUES ",
+    32,
+    "",
+);
+
+static DEADLINES: Group = Group::new(
+    "-- deadlines of runs that are to wait
+WITH wanted (batch_id, job_id) AS (VALUES ",
+    2,
+    ") SELECT j.job_id, j.deadline
+FROM wanted CROSS JOIN job j ON j.batch_id = wanted.batch_id AND j.job_id = wanted.job_id WHERE j.deadline IS NOT NULL",
+);
+
+static WAKE: Group = Group::new(
+    "-- runs that come back later
+WITH later (job_id, wake_at, calls, attempts, faults, reason, earlier) AS (VALUES ",
+    7,
+    ") UPDATE live SET state = 1, owner = NULL, version = version + 1, wake_at = later.wake_at, calls = later.calls,
+       attempts = later.attempts, faults = later.faults, reason = later.reason, earlier = later.earlier
+FROM later WHERE live.job_id = later.job_id",
+);
+
+static ATTEMPTS: Group = Group::new(
+    "-- attempts
+INSERT INTO attempt (job_id, run, attempt, owner, part_day, batch_id, model_group, provider, deployment, model,
+                     served_model, service_tier, started_at, ttft_ms, latency_ms, http_status, counted, input_tokens,
+                     cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_pico_usd, cost_basis,
+                     price_ref, request_id, error_class, error) VALUES ",
+    28,
+    " ON CONFLICT DO NOTHING RETURNING job_id, run, attempt",
+);
+
+/// Flushes a group; where the database refuses a row, finds it by halving and stores it as failed instead.
+pub(super) async fn flush_splitting(core: &Core, owner: OwnerId, settlements: &[Settlement]) -> Done<Flushed> {
+    let mut total = Flushed::default();
+    let mut parts: Vec<Cow<'_, [Settlement]>> = vec![settlements.into()];
+    while let Some(part) = parts.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        match flush(core, owner, &part).await {
+            Ok(flushed) => {
+                total.results += flushed.results;
+                total.waiting += flushed.waiting;
+                total.attempts += flushed.attempts;
+                total.lost += flushed.lost;
+            }
+            Err(fault) if !fault.is_refusal() => return Err(fault),
+            Err(fault) if part.len() == 1 => {
+                let Some(replaced) = replace_refused(&part[0], &fault) else { return Err(fault) };
+                tracing::error!(job.id = %part[0].job.id, "row refused, storing the job as failed");
+                total.rejected += 1;
+                parts.push(vec![replaced].into());
+            }
+            Err(_) => {
+                let (left, right) = part.split_at(part.len() / 2);
+                parts.push(left.to_vec().into());
+                parts.push(right.to_vec().into());
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// Makes what is stored instead of a refused row: nothing in it comes from outside. `None` if it was replaced already.
+fn replace_refused(settlement: &Settlement, fault: &Fault) -> Option<Settlement> {
+    let (calls, finished_at) = match &settlement.end {
+        End::Result(result) => {
+            if result.error.as_ref().is_some_and(|error| error.class == ErrorClass::StoreRejected) {
+                return None;
+            }
+            (result.attempts, result.finished_at)
+        }
+        End::Wake(wake) => (wake.calls, settlement.attempts.last()?.started_at),
+    };
+    let cause = match fault {
+        Fault::Sql(error) => error.to_string(),
+        Fault::Known(error) => error.to_string(),
+    };
+    let error = ErrorRecord::new(ErrorClass::StoreRejected, "the database refused to keep the result of this job")
+        .caused_by("other", cause);
+    let attempts = settlement.attempts.iter().map(|attempt| AttemptRecord {
+        served_model: None,
+        service_tier: None,
+        price_ref: None,
+        request_id: None,
+        error: None,
+        ..attempt.clone()
+    });
+    Some(Settlement {
+        job: settlement.job.clone(),
+        attempts: attempts.collect(),
+        end: End::Result(Box::new(JobResult::without_answer(Status::Failed, error, calls, finished_at))),
+    })
+}
+
+async fn flush(core: &Core, owner: OwnerId, settlements: &[Settlement]) -> Done<Flushed> {
+    let mut work = core.writer.begin().await?;
+    let now = core.now();
+    let tx = work.tx();
+    let mut held: HashMap<Uuid, i64> = HashMap::with_capacity(settlements.len());
+    let put = |values: &mut Values, settlement: &Settlement| values.put(settlement.job.id.uuid());
+    HELD.fetch(
+        &mut *tx,
+        settlements,
+        |values| values.put(owner.uuid()),
+        put,
+        |row| drop(held.insert(row.get(0), row.get(1))),
+    )
+    .await?;
+
+    let (mut results, mut wakes, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
+    for settlement in settlements {
+        let job = &settlement.job;
+        attempts.extend(settlement.attempts.iter().map(|attempt| (job, attempt)));
+        // Taken out, so that a second settlement of the same run finds it ended.
+        if held.get(&job.id.uuid()) == Some(&i64::from(job.run)) {
+            held.remove(&job.id.uuid());
+            match &settlement.end {
+                End::Result(result) => results.push((job, &**result)),
+                End::Wake(wake) => wakes.push((job, wake)),
+            }
+        }
+    }
+    let mut deltas = Deltas::default();
+    let mut flushed = Flushed { results: results.len() as u64, waiting: wakes.len() as u64, ..Flushed::default() };
+    flushed.lost = (settlements.len() as u64).saturating_sub(flushed.results + flushed.waiting);
+    end_runs(tx, &results, &mut deltas).await?;
+    wake_later(tx, &wakes, now).await?;
+    flushed.attempts = keep_attempts(tx, owner, &attempts, &mut deltas).await?;
+    deltas.write(tx, now).await?;
+    work.commit().await?;
+    Ok(flushed)
+}
+
+/// Deletes live rows and inserts results.
+async fn end_runs(tx: &mut SqliteConnection, results: &[(&JobRef, &JobResult)], deltas: &mut Deltas) -> Done<()> {
+    let put = |values: &mut Values, (job, _): &(&JobRef, &JobResult)| values.put(job.id.uuid());
+    END.execute(&mut *tx, results, nothing, put).await?;
+    write_results(tx, results).await?;
+    for (job, result) in results {
+        deltas.result(job.batch, result.status, result.saved_pico_usd);
+    }
+    Ok(())
+}
+
+/// Inserts results.
+pub(super) async fn write_results(tx: &mut SqliteConnection, results: &[(&JobRef, &JobResult)]) -> Done<()> {
+    RESULTS.execute(tx, results, nothing, |values, (job, result)| put_result(values, job, result)).await?;
+    Ok(())
+}
+
+fn put_result(values: &mut Values, job: &JobRef, result: &JobResult) {
+    let error = result.error.as_deref();
+    values.put(job.id.uuid());
+    values.put(i64::from(job.run));
+    values.put(day(job.id.unix_ms()));
+    values.put(job.batch.uuid());
+    values.put(result.status.as_str());
+    values.shared(&job.lane.group);
+    values.put(result.provider.clone());
+    values.put(result.deployment.clone());
+    values.put(result.served_model.as_deref());
+    values.put(result.finish_reason.as_deref());
+    put_usage(values, &result.usage);
+    values.put(result.cost_pico_usd);
+    values.put(result.saved_pico_usd);
+    values.put(result.cached);
+    values.put(i64::from(result.attempts));
+    values.time(result.queued_at);
+    values.time(result.started_at);
+    values.put(result.finished_at.timestamp_millis());
+    values.small(result.ttft_ms);
+    values.small(result.latency_ms);
+    values.put(error.map(|error| error.class.as_str()));
+    values.put(error.and_then(|error| error.status).map(i64::from));
+    values.put(error.and_then(|error| error.code.as_deref()));
+    values.put(error.map(|error| error.message.as_str()));
+    values.put(result.request_id.as_deref());
+    values.put(error.and_then(|error| json_text(error, false)));
+    values.put(result.output_text.as_deref());
+    values.json(result.response.as_ref());
+}
+
+fn put_usage(values: &mut Values, usage: &Usage) {
+    values.small(usage.input_tokens);
+    values.small(usage.cached_input_tokens);
+    values.small(usage.cache_write_tokens);
+    values.small(usage.output_tokens);
+    values.small(usage.reasoning_tokens);
+}
+
+async fn wake_later(tx: &mut SqliteConnection, wakes: &[(&JobRef, &Wake)], now: i64) -> Done<()> {
+    let mut deadlines: HashMap<Uuid, i64> = HashMap::new();
+    let put = |values: &mut Values, (job, _): &(&JobRef, &Wake)| {
+        values.put(job.batch.uuid());
+        values.put(job.id.uuid());
+    };
+    DEADLINES.fetch(&mut *tx, wakes, nothing, put, |row| drop(deadlines.insert(row.get(0), row.get(1)))).await?;
+    let put = |values: &mut Values, (job, wake): &(&JobRef, &Wake)| {
+        let wake_at = later(now, wake.after);
+        values.put(job.id.uuid());
+        values.put(deadlines.get(&job.id.uuid()).map_or(wake_at, |deadline| wake_at.min(*deadline)));
+        values.put(i64::from(wake.calls));
+        values.put(i64::from(wake.attempts));
+        values.put(i64::from(wake.faults));
+        values.put(wake.reason.as_str());
+        values.put(json_text(&wake.earlier, wake.earlier.is_empty()));
+    };
+    WAKE.execute(tx, wakes, nothing, put).await?;
+    Ok(())
+}
+
+async fn keep_attempts(
+    tx: &mut SqliteConnection,
+    owner: OwnerId,
+    attempts: &[(&JobRef, &AttemptRecord)],
+    deltas: &mut Deltas,
+) -> Done<u64> {
+    let mut kept: HashSet<(Uuid, i64, i64)> = HashSet::with_capacity(attempts.len());
+    let put = |values: &mut Values, (job, attempt): &(&JobRef, &AttemptRecord)| {
+        put_attempt(values, owner, job, attempt);
+    };
+    ATTEMPTS.fetch(tx, attempts, nothing, put, |row| drop(kept.insert((row.get(0), row.get(1), row.get(2))))).await?;
+    let count = kept.len() as u64;
+    for (job, attempt) in attempts {
+        if kept.remove(&(job.id.uuid(), i64::from(job.run), i64::from(attempt.attempt))) {
+            deltas.attempt(job.batch, attempt);
+        }
+    }
+    Ok(count)
+}
+
+fn put_attempt(values: &mut Values, owner: OwnerId, job: &JobRef, attempt: &AttemptRecord) {
+    let error = attempt.error.as_deref();
+    values.put(job.id.uuid());
+    values.put(i64::from(job.run));
+    values.put(i64::from(attempt.attempt));
+    values.put(owner.uuid());
+    values.put(day(job.id.unix_ms()));
+    values.put(job.batch.uuid());
+    values.shared(&job.lane.group);
+    values.shared(&attempt.provider);
+    values.shared(&attempt.deployment);
+    values.shared(&attempt.model);
+    values.put(attempt.served_model.as_deref());
+    values.put(attempt.service_tier.as_deref());
+    values.put(attempt.started_at.timestamp_millis());
+    values.small(attempt.ttft_ms);
+    values.put(i64::from(attempt.latency_ms));
+    values.put(attempt.http_status.map(i64::from));
+    values.put(attempt.counted);
+    put_usage(values, &attempt.usage);
+    values.put(attempt.cost_pico_usd);
+    values.put(attempt.cost_basis.as_str());
+    values.put(attempt.price_ref.as_deref());
+    values.put(attempt.request_id.as_deref());
+    values.put(error.map(|error| error.class.as_str()));
+    values.put(error.and_then(|error| json_text(error, false)));
+}
