@@ -14,6 +14,7 @@ use crate::job::LaneKey;
 
 mod embedded;
 mod rabbitmq;
+mod turns;
 
 pub use embedded::EmbeddedBroker;
 pub use rabbitmq::{RabbitBroker, RabbitOptions};

@@ -25,7 +25,8 @@ mod postgres;
 mod sqlite;
 
 pub use postgres::PostgresStore;
-pub use sqlite::SqliteStore;
+pub(crate) use sqlite::Enqueued;
+pub use sqlite::{SqliteStore, WorkerLock};
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]

@@ -157,9 +157,8 @@ async fn plan(tx: &mut SqliteConnection, owner: OwnerId, arrivals: &[Arrival], n
     let first: Vec<bool> = arrivals.iter().map(|arrival| seen.insert(arrival.job.id)).collect();
     let ids: Vec<Uuid> =
         arrivals.iter().zip(&first).filter(|(_, first)| **first).map(|(arrival, _)| arrival.job.id.uuid()).collect();
-    let mut live: HashMap<JobId, Live> = HashMap::new();
     let put = |values: &mut Values, id: &Uuid| values.put(*id);
-    LIVE.fetch(&mut *tx, &ids, nothing, put, |row| live.extend([Live::read(row)])).await?;
+    let mut live: HashMap<JobId, Live> = LIVE.fetch(&mut *tx, &ids, nothing, put, Live::read).await?;
     let without: Vec<Uuid> = ids.into_iter().filter(|id| !live.contains_key(&JobId::from_uuid(*id))).collect();
     let ended = submit::ended(tx, &without).await?;
 
@@ -225,8 +224,8 @@ async fn find_requests(
     let wanted = || arrivals.iter().zip(&*plans).filter(|(_, plan)| !matches!(plan, Plan::Answer(_)));
     let unread: Vec<&JobRef> =
         wanted().filter(|(arrival, _)| arrival.request.is_none()).map(|(arrival, _)| &arrival.job).collect();
-    let mut read: HashMap<Uuid, Request> = HashMap::with_capacity(unread.len());
-    REQUESTS.fetch(&mut *tx, &unread, nothing, put, |row| drop(read.insert(row.get(0), row::request(row)))).await?;
+    let mut read: HashMap<Uuid, Request> =
+        REQUESTS.fetch(&mut *tx, &unread, nothing, put, |row| (row.get(0), row::request(row))).await?;
 
     let strangers: Vec<(&JobRef, &Request)> = wanted()
         .filter(|(arrival, plan)| !arrival.recorded && matches!(plan, Plan::Start))
@@ -234,8 +233,7 @@ async fn find_requests(
         .collect();
     if !strangers.is_empty() {
         let jobs: Vec<&JobRef> = strangers.iter().map(|(job, _)| *job).collect();
-        let mut recorded: HashSet<Uuid> = HashSet::new();
-        RECORDED.fetch(&mut *tx, &jobs, nothing, put, |row| drop(recorded.insert(row.get(0)))).await?;
+        let recorded: HashSet<Uuid> = RECORDED.fetch(&mut *tx, &jobs, nothing, put, |row| row.get(0)).await?;
         let new: Vec<_> = strangers.into_iter().filter(|(job, _)| !recorded.contains(&job.id.uuid())).collect();
         submit::record_adopted(tx, &new, now).await?;
         count_adopted(tx, &new).await?;

@@ -69,21 +69,25 @@ pub(super) struct Unheld {
 /// Finds those of the jobs that have not ended and that nobody holds. A job without live row and result is in run 1.
 pub(super) async fn unheld(tx: &mut SqliteConnection, jobs: &[JobRef]) -> Done<HashMap<Uuid, Unheld>> {
     let put = |values: &mut Values, job: &JobRef| values.put(job.id.uuid());
+    let live: Vec<(Uuid, i64, Unheld)> = LIVE
+        .fetch(&mut *tx, jobs, nothing, put, |row| {
+            let unheld = Unheld { run: small(row.get(1)), calls: small(row.get(3)), live: true };
+            (row.get(0), row.get(2), unheld)
+        })
+        .await?;
     let mut held: HashSet<Uuid> = HashSet::new();
     let mut unheld: HashMap<Uuid, Unheld> = HashMap::new();
-    LIVE.fetch(&mut *tx, jobs, nothing, put, |row| {
-        if row.get::<i64, _>(2) == 0 {
-            held.insert(row.get(0));
+    for (id, state, found) in live {
+        if state == 0 {
+            held.insert(id);
         } else {
-            unheld.insert(row.get(0), Unheld { run: small(row.get(1)), calls: small(row.get(3)), live: true });
+            unheld.insert(id, found);
         }
-    })
-    .await?;
+    }
     let without: Vec<&JobRef> =
         jobs.iter().filter(|job| !held.contains(&job.id.uuid()) && !unheld.contains_key(&job.id.uuid())).collect();
-    let mut ended: HashSet<Uuid> = HashSet::new();
     let put = |values: &mut Values, job: &&JobRef| values.put(job.id.uuid());
-    ENDED.fetch(tx, &without, nothing, put, |row| drop(ended.insert(row.get(0)))).await?;
+    let ended: HashSet<Uuid> = ENDED.fetch(tx, &without, nothing, put, |row| row.get(0)).await?;
     for job in without.into_iter().filter(|job| !ended.contains(&job.id.uuid())) {
         unheld.insert(job.id.uuid(), Unheld { run: 1, calls: 0, live: false });
     }

@@ -7,7 +7,7 @@ use super::super::Error;
 
 /// Why a transaction stopped, before its operation is named.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(super) enum Fault {
     /// What the driver says.
     Sql(sqlx::Error),
     /// What the store itself says.
@@ -15,7 +15,7 @@ pub(crate) enum Fault {
 }
 
 /// The result of a step of a transaction.
-pub(crate) type Done<T> = std::result::Result<T, Fault>;
+pub(super) type Done<T> = std::result::Result<T, Fault>;
 
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
@@ -39,7 +39,7 @@ impl Fault {
     }
 
     /// Names the operation on the database at `path`.
-    pub(crate) fn named(self, doing: &'static str, path: &Path) -> Error {
+    pub(super) fn named(self, doing: &'static str, path: &Path) -> Error {
         let source = match self {
             Self::Sql(source) => source,
             Self::Known(error) => return error,

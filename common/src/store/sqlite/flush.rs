@@ -137,16 +137,10 @@ async fn flush(core: &Core, owner: OwnerId, settlements: &[Settlement]) -> Done<
     let mut work = core.writer.begin().await?;
     let now = core.now();
     let tx = work.tx();
-    let mut held: HashMap<Uuid, i64> = HashMap::with_capacity(settlements.len());
     let put = |values: &mut Values, settlement: &Settlement| values.put(settlement.job.id.uuid());
-    HELD.fetch(
-        &mut *tx,
-        settlements,
-        |values| values.put(owner.uuid()),
-        put,
-        |row| drop(held.insert(row.get(0), row.get(1))),
-    )
-    .await?;
+    let mine = |values: &mut Values| values.put(owner.uuid());
+    let mut held: HashMap<Uuid, i64> =
+        HELD.fetch(&mut *tx, settlements, mine, put, |row| (row.get(0), row.get(1))).await?;
 
     let (mut results, mut wakes, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
     for settlement in settlements {
@@ -230,12 +224,12 @@ fn put_usage(values: &mut Values, usage: &Usage) {
 }
 
 async fn wake_later(tx: &mut SqliteConnection, wakes: &[(&JobRef, &Wake)], now: i64) -> Done<()> {
-    let mut deadlines: HashMap<Uuid, i64> = HashMap::new();
     let put = |values: &mut Values, (job, _): &(&JobRef, &Wake)| {
         values.put(job.batch.uuid());
         values.put(job.id.uuid());
     };
-    DEADLINES.fetch(&mut *tx, wakes, nothing, put, |row| drop(deadlines.insert(row.get(0), row.get(1)))).await?;
+    let deadlines: HashMap<Uuid, i64> =
+        DEADLINES.fetch(&mut *tx, wakes, nothing, put, |row| (row.get(0), row.get(1))).await?;
     let put = |values: &mut Values, (job, wake): &(&JobRef, &Wake)| {
         let wake_at = later(now, wake.after);
         values.put(job.id.uuid());
@@ -256,11 +250,11 @@ async fn keep_attempts(
     attempts: &[(&JobRef, &AttemptRecord)],
     deltas: &mut Deltas,
 ) -> Done<u64> {
-    let mut kept: HashSet<(Uuid, i64, i64)> = HashSet::with_capacity(attempts.len());
     let put = |values: &mut Values, (job, attempt): &(&JobRef, &AttemptRecord)| {
         put_attempt(values, owner, job, attempt);
     };
-    ATTEMPTS.fetch(tx, attempts, nothing, put, |row| drop(kept.insert((row.get(0), row.get(1), row.get(2))))).await?;
+    let mut kept: HashSet<(Uuid, i64, i64)> =
+        ATTEMPTS.fetch(tx, attempts, nothing, put, |row| (row.get(0), row.get(1), row.get(2))).await?;
     let count = kept.len() as u64;
     for (job, attempt) in attempts {
         if kept.remove(&(job.id.uuid(), i64::from(job.run), i64::from(attempt.attempt))) {

@@ -17,7 +17,7 @@ const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
 
 /// A statement around a list of rows.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(super) struct Group {
     head: &'static str,
     columns: usize,
     tail: &'static str,
@@ -26,7 +26,7 @@ pub(crate) struct Group {
 
 impl Group {
     /// Makes the statement `head` + `(?, …), …` + `tail` with `columns` values a row.
-    pub(crate) const fn new(head: &'static str, columns: usize, tail: &'static str) -> Self {
+    pub(super) const fn new(head: &'static str, columns: usize, tail: &'static str) -> Self {
         Self { head, columns, tail, texts: [const { OnceLock::new() }; SIZES.len()] }
     }
 
@@ -38,7 +38,7 @@ impl Group {
     }
 
     /// Executes for all items; `fixed` puts the values before the list, `put` those of a row. Returns the rows affected.
-    pub(crate) async fn execute<T>(
+    pub(super) async fn execute<T>(
         &'static self,
         tx: &mut SqliteConnection,
         items: &[T],
@@ -53,21 +53,22 @@ impl Group {
         Ok(affected)
     }
 
-    /// Executes for all items and hands each row that comes back to `read`.
-    pub(crate) async fn fetch<T>(
+    /// Executes for all items and collects what `read` makes of each row that comes back.
+    pub(super) async fn fetch<T, R, C: FromIterator<R>>(
         &'static self,
         tx: &mut SqliteConnection,
         items: &[T],
         fixed: impl Fn(&mut Values),
         put: impl Fn(&mut Values, &T),
-        mut read: impl FnMut(&SqliteRow),
-    ) -> sqlx::Result<()> {
+        read: impl Fn(&SqliteRow) -> R,
+    ) -> sqlx::Result<C> {
+        let mut collected = Vec::with_capacity(items.len());
         for (size, part) in parts(items.len()) {
             let values = self.values(&items[part], &fixed, &put);
             let rows = query_with(self.text(size), values.0).fetch_all(&mut *tx).await?;
-            rows.iter().for_each(&mut read);
+            collected.extend(rows.iter().map(&read));
         }
-        Ok(())
+        Ok(collected.into_iter().collect())
     }
 
     fn values<T>(&self, items: &[T], fixed: impl Fn(&mut Values), put: impl Fn(&mut Values, &T)) -> Values {
@@ -95,40 +96,35 @@ fn parts(len: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
 }
 
 /// Puts nothing before the list.
-pub(crate) fn nothing(_: &mut Values) {}
+pub(super) fn nothing(_: &mut Values) {}
 
 /// Values to bind, in order.
 #[derive(Debug, Default)]
-pub(crate) struct Values(SqliteArguments);
+pub(super) struct Values(SqliteArguments);
 
 impl Values {
     /// Adds a value.
-    pub(crate) fn put<'t>(&mut self, value: impl Encode<'t, Sqlite> + Type<Sqlite>) {
+    pub(super) fn put<'t>(&mut self, value: impl Encode<'t, Sqlite> + Type<Sqlite>) {
         self.0.add(value).expect("numbers, text and bytes always encode");
     }
 
-    /// Adds a number that is never negative.
-    pub(crate) fn count(&mut self, value: u64) {
-        self.put(i64::try_from(value).unwrap_or(i64::MAX));
-    }
-
     /// Adds an optional number that is never negative.
-    pub(crate) fn small(&mut self, value: Option<u32>) {
+    pub(super) fn small(&mut self, value: Option<u32>) {
         self.put(value.map(i64::from));
     }
 
     /// Adds a time in milliseconds.
-    pub(crate) fn time(&mut self, value: Option<DateTime<Utc>>) {
+    pub(super) fn time(&mut self, value: Option<DateTime<Utc>>) {
         self.put(value.map(|time| time.timestamp_millis()));
     }
 
     /// Adds shared text without a copy.
-    pub(crate) fn shared(&mut self, value: &Arc<str>) {
+    pub(super) fn shared(&mut self, value: &Arc<str>) {
         self.put(Arc::clone(value));
     }
 
     /// Adds JSON as it was given; as text, which it is unless a provider answered with bytes that are none.
-    pub(crate) fn json(&mut self, value: Option<&Bytes>) {
+    pub(super) fn json(&mut self, value: Option<&Bytes>) {
         let Some(bytes) = value else { return self.put(None::<i64>) };
         match std::str::from_utf8(bytes) {
             Ok(text) => self.put(text.to_owned()),

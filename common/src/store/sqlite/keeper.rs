@@ -145,12 +145,11 @@ pub(super) async fn unpublished(core: &Core, limit: u32) -> Done<Option<Unpublis
     let through = recorded.min(from + i64::from(limit));
     let ids: Vec<JobId> =
         (from..through).filter_map(|ordinal| u32::try_from(ordinal).ok()).map(|n| JobId::derive(batch, n)).collect();
-    let mut jobs: Vec<JobRef> = Vec::with_capacity(ids.len());
     let put = |values: &mut Values, id: &JobId| {
         values.put(batch.uuid());
         values.put(id.uuid());
     };
-    RECORDED.fetch(&mut reader, &ids, nothing, put, |row| jobs.push(job_ref(row))).await?;
+    let mut jobs: Vec<JobRef> = RECORDED.fetch(&mut reader, &ids, nothing, put, job_ref).await?;
     let open = unheld(&mut reader, &jobs).await?;
     jobs.retain(|job| open.get(&job.id.uuid()).is_some_and(is_nowhere));
     Ok(Some(Unpublished { batch, jobs, through: through.unsigned_abs() }))

@@ -36,16 +36,17 @@ mod hint;
 mod keeper;
 mod letter;
 mod open;
+mod queue;
 mod read;
 mod row;
 mod submit;
 mod worker;
 mod writer;
 
-pub(crate) use error::{Done, Fault};
-pub(crate) use group::{Group, Values, nothing};
+use error::Fault;
 pub use open::WorkerLock;
-pub(crate) use writer::Writer;
+pub(crate) use queue::Enqueued;
+use writer::Writer;
 
 /// The store on one SQLite file. Cheap to clone; clones share the connections.
 #[derive(Debug, Clone)]
@@ -55,7 +56,7 @@ pub struct SqliteStore {
 
 /// What the clones of a store share.
 #[derive(Debug)]
-pub(crate) struct Core {
+struct Core {
     writer: Arc<Writer>,
     readers: SqlitePool,
     clock: Arc<dyn Clock>,
@@ -77,7 +78,7 @@ impl SqliteStore {
         migrated.map_err(|fault| fault.named("opening the database", path))?;
         let stop = CancellationToken::new();
         let core = Core {
-            writer: Arc::new(Writer::new(connection, path.to_owned())),
+            writer: Arc::new(Writer::new(connection)),
             readers: open::readers(path),
             clock,
             hints: hint::Hints::new(path.to_owned(), stop.clone()),
@@ -101,16 +102,6 @@ impl SqliteStore {
     /// Returns a store behind the seam.
     pub fn shared(self) -> Arc<dyn Store> {
         Arc::new(self)
-    }
-
-    /// Returns the writer, which the embedded broker shares.
-    pub(crate) fn writer(&self) -> &Arc<Writer> {
-        &self.core.writer
-    }
-
-    /// Returns the connections that read.
-    pub(crate) fn readers(&self) -> &SqlitePool {
-        &self.core.readers
     }
 }
 

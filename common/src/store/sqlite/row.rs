@@ -13,52 +13,52 @@ use crate::id::{BatchId, JobId};
 use crate::job::{CachePolicy, JobOptions, JobRef, LaneKey, Priority};
 
 /// Returns the UTC day that an id carries, in days of Unix time.
-pub(crate) fn day(unix_ms: i64) -> i64 {
+pub(super) fn day(unix_ms: i64) -> i64 {
     unix_ms.div_euclid(86_400_000)
 }
 
 /// Reads a time.
-pub(crate) fn time(ms: i64) -> DateTime<Utc> {
+pub(super) fn time(ms: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(ms).unwrap_or_default()
 }
 
 /// Reads an optional time.
-pub(crate) fn maybe_time(row: &SqliteRow, column: &str) -> Option<DateTime<Utc>> {
+pub(super) fn maybe_time(row: &SqliteRow, column: &str) -> Option<DateTime<Utc>> {
     row.get::<Option<i64>, _>(column).map(time)
 }
 
 /// Reads a counter, which is never negative.
-pub(crate) fn count(row: &SqliteRow, column: &str) -> u64 {
+pub(super) fn count(row: &SqliteRow, column: &str) -> u64 {
     row.get::<i64, _>(column).unsigned_abs()
 }
 
 /// Reads a small number, which is never negative.
-pub(crate) fn small(value: i64) -> u32 {
+pub(super) fn small(value: i64) -> u32 {
     u32::try_from(value).unwrap_or(0)
 }
 
 /// Reads an optional small number, which is never negative.
-pub(crate) fn maybe_small(row: &SqliteRow, column: &str) -> Option<u32> {
+pub(super) fn maybe_small(row: &SqliteRow, column: &str) -> Option<u32> {
     row.get::<Option<i64>, _>(column).map(small)
 }
 
 /// Reads a JSON column; nothing where it is null.
-pub(crate) fn json<T: DeserializeOwned>(text: Option<&str>) -> Option<T> {
+pub(super) fn json<T: DeserializeOwned>(text: Option<&str>) -> Option<T> {
     text.and_then(|text| serde_json::from_str(text).ok())
 }
 
 /// Writes a value as JSON text, or nothing where it is empty.
-pub(crate) fn json_text(value: &impl serde::Serialize, empty: bool) -> Option<String> {
+pub(super) fn json_text(value: &impl serde::Serialize, empty: bool) -> Option<String> {
     if empty { None } else { serde_json::to_string(value).ok() }
 }
 
 /// Reads JSON text byte for byte.
-pub(crate) fn json_bytes(row: &SqliteRow, column: &str) -> Option<Bytes> {
+pub(super) fn json_bytes(row: &SqliteRow, column: &str) -> Option<Bytes> {
     row.get::<Option<Vec<u8>>, _>(column).map(Bytes::from)
 }
 
 /// Reads the columns that every statement about live rows or jobs returns.
-pub(crate) fn job_ref(row: &SqliteRow) -> JobRef {
+pub(super) fn job_ref(row: &SqliteRow) -> JobRef {
     JobRef {
         id: JobId::from_uuid(row.get::<Uuid, _>("job_id")),
         batch: BatchId::from_uuid(row.get::<Uuid, _>("batch_id")),
@@ -72,7 +72,7 @@ pub(crate) fn job_ref(row: &SqliteRow) -> JobRef {
 }
 
 /// Reads a request from the columns that follow the job's id.
-pub(crate) fn request(row: &SqliteRow) -> Request {
+pub(super) fn request(row: &SqliteRow) -> Request {
     Request {
         custom_id: row.get("custom_id"),
         endpoint: row.get("endpoint"),
@@ -92,7 +92,7 @@ pub(crate) fn request(row: &SqliteRow) -> Request {
 }
 
 /// Reads a batch, with its state at `now`.
-pub(crate) fn batch(row: &SqliteRow, now: i64) -> Batch {
+pub(super) fn batch(row: &SqliteRow, now: i64) -> Batch {
     let finished_at = maybe_time(row, "finished_at");
     let cancel_requested_at = maybe_time(row, "cancel_requested_at");
     let total: Option<i64> = row.get("total");

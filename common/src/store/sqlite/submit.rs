@@ -135,8 +135,7 @@ async fn insert_jobs(tx: &mut SqliteConnection, chunk: &Chunk<'_>, now: i64) -> 
         return Ok(());
     }
     // Only what is new may wait: what was recorded before may have ended since.
-    let mut new = HashSet::new();
-    RECORD_TELLING.fetch(&mut *tx, chunk.jobs, nothing, put, |row| drop(new.insert(row.get::<Uuid, _>(0)))).await?;
+    let new: HashSet<Uuid> = RECORD_TELLING.fetch(&mut *tx, chunk.jobs, nothing, put, |row| row.get(0)).await?;
     let waiting: Vec<(&Job, i64)> = chunk
         .jobs
         .iter()
@@ -193,10 +192,8 @@ WITH wanted (job_id) AS (VALUES ",
 
 /// Tells which of the jobs have a result, of whatever run.
 pub(super) async fn ended(tx: &mut SqliteConnection, jobs: &[Uuid]) -> Done<HashSet<Uuid>> {
-    let mut ended = HashSet::new();
     let put = |values: &mut Values, id: &Uuid| values.put(*id);
-    ENDED.fetch(tx, jobs, nothing, put, |row| drop(ended.insert(row.get(0)))).await?;
-    Ok(ended)
+    Ok(ENDED.fetch(tx, jobs, nothing, put, |row| row.get(0)).await?)
 }
 
 pub(super) async fn defer(core: &Core, jobs: &[JobRef], after: Duration, reason: &str) -> Done<()> {

@@ -4,8 +4,7 @@
 //! takes the database's write lock at once. Acknowledgements of messages have no transaction: they ride on the next one, or
 //! on one of their own soon after. A transaction whose future is dropped is rolled back before the next begins.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::SqliteConnection;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedMutexGuard};
@@ -26,6 +25,22 @@ ROLLBACK";
 
 static FORGET: Group = Group::new("-- acknowledged messages\nDELETE FROM queue WHERE seq IN (VALUES ", 1, ")");
 
+static FORGET_ASIDE: Group =
+    Group::new("-- messages that were put aside and are taken care of\nDELETE FROM aside WHERE id IN (VALUES ", 1, ")");
+
+/// What is acknowledged and not yet deleted.
+#[derive(Debug, Default)]
+struct Acked {
+    messages: Vec<i64>,
+    asides: Vec<i64>,
+}
+
+impl Acked {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.asides.is_empty()
+    }
+}
+
 /// The connection, and whether a transaction is open on it.
 #[derive(Debug)]
 struct Line {
@@ -35,27 +50,25 @@ struct Line {
 
 /// The writer of one database.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(super) struct Writer {
     line: Arc<AsyncMutex<Line>>,
-    acks: Mutex<Vec<i64>>,
+    pending: Mutex<Acked>,
     acked: Notify,
     tasks: TaskTracker,
-    pub(crate) path: PathBuf,
 }
 
 impl Writer {
-    pub(super) fn new(connection: SqliteConnection, path: PathBuf) -> Self {
+    pub(super) fn new(connection: SqliteConnection) -> Self {
         Self {
             line: Arc::new(AsyncMutex::new(Line { connection, open: false })),
-            acks: Mutex::default(),
+            pending: Mutex::default(),
             acked: Notify::new(),
             tasks: TaskTracker::new(),
-            path,
         }
     }
 
     /// Waits for its turn and begins a transaction.
-    pub(crate) async fn begin(self: &Arc<Self>) -> Done<Work> {
+    pub(super) async fn begin(self: &Arc<Self>) -> Done<Work> {
         let line = Arc::clone(&self.line).lock_owned().await;
         let mut work = Work { line: Some(line), writer: Arc::clone(self) };
         let line = work.line();
@@ -78,32 +91,36 @@ impl Writer {
     }
 
     /// Notes that a message is taken care of; never blocks. It is gone with the next commit.
-    pub(crate) fn ack(&self, seq: i64) {
-        self.acks.lock().unwrap_or_else(PoisonError::into_inner).push(seq);
+    pub(super) fn ack(&self, seq: i64) {
+        self.pending().messages.push(seq);
+        self.acked.notify_one();
+    }
+
+    /// Notes that a message which was put aside is taken care of; never blocks. It is gone with the next commit.
+    pub(super) fn ack_aside(&self, id: i64) {
+        self.pending().asides.push(id);
         self.acked.notify_one();
     }
 
     /// Waits until there is something to acknowledge.
-    pub(crate) async fn acked(&self) {
-        while self.acks.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+    pub(super) async fn acked(&self) {
+        while self.pending().is_empty() {
             self.acked.notified().await;
         }
     }
 
     /// Commits what is acknowledged, if another commit has not done so meanwhile.
-    pub(crate) async fn flush_acks(self: &Arc<Self>) -> Done<()> {
-        if self.acks.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+    pub(super) async fn flush_acks(self: &Arc<Self>) -> Done<()> {
+        if self.pending().is_empty() {
+            // They may be riding on a commit that is under way.
+            drop(self.lend().await);
             return Ok(());
         }
         self.begin().await?.commit().await
     }
 
-    fn take_acks(&self) -> Vec<i64> {
-        std::mem::take(&mut *self.acks.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn put_back(&self, acks: Vec<i64>) {
-        self.acks.lock().unwrap_or_else(PoisonError::into_inner).extend(acks);
+    fn pending(&self) -> MutexGuard<'_, Acked> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,7 +134,7 @@ impl Line {
 
 /// A transaction under way; dropped, it is rolled back.
 #[derive(Debug)]
-pub(crate) struct Work {
+pub(super) struct Work {
     line: Option<OwnedMutexGuard<Line>>,
     writer: Arc<Writer>,
 }
@@ -128,15 +145,16 @@ impl Work {
     }
 
     /// Returns the connection.
-    pub(crate) fn tx(&mut self) -> &mut SqliteConnection {
+    pub(super) fn tx(&mut self) -> &mut SqliteConnection {
         &mut self.line().connection
     }
 
     /// Commits, and with it what was acknowledged meanwhile.
-    pub(crate) async fn commit(mut self) -> Done<()> {
-        let acks = Acks { writer: Arc::clone(&self.writer), taken: self.writer.take_acks() };
+    pub(super) async fn commit(mut self) -> Done<()> {
+        let acks = Riding { taken: std::mem::take(&mut *self.writer.pending()), writer: Arc::clone(&self.writer) };
         if !acks.taken.is_empty() {
-            FORGET.execute(self.tx(), &acks.taken, nothing, |values, seq| values.put(*seq)).await?;
+            FORGET.execute(self.tx(), &acks.taken.messages, nothing, |values, seq| values.put(*seq)).await?;
+            FORGET_ASIDE.execute(self.tx(), &acks.taken.asides, nothing, |values, id| values.put(*id)).await?;
         }
         let line = self.line();
         sqlx::query(COMMIT).execute(&mut line.connection).await?;
@@ -162,21 +180,24 @@ impl Drop for Work {
 
 /// Acknowledgements in a transaction; dropped before it is committed, they wait for another.
 #[derive(Debug)]
-struct Acks {
+struct Riding {
+    taken: Acked,
     writer: Arc<Writer>,
-    taken: Vec<i64>,
 }
 
-impl Acks {
+impl Riding {
     fn committed(mut self) {
-        self.taken.clear();
+        self.taken = Acked::default();
     }
 }
 
-impl Drop for Acks {
+impl Drop for Riding {
     fn drop(&mut self) {
         if !self.taken.is_empty() {
-            self.writer.put_back(std::mem::take(&mut self.taken));
+            let taken = std::mem::take(&mut self.taken);
+            let mut pending = self.writer.pending();
+            pending.messages.extend(taken.messages);
+            pending.asides.extend(taken.asides);
         }
     }
 }

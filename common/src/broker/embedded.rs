@@ -1,4 +1,0 @@
-//! The embedded broker.
-/// placeholder
-#[derive(Debug)]
-pub struct EmbeddedBroker;
