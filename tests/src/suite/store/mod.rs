@@ -39,9 +39,9 @@ pub mod values;
 pub mod working;
 
 /// Longer than any test takes.
-pub(crate) const LONG: Duration = Duration::from_secs(600);
+pub const LONG: Duration = Duration::from_secs(600);
 /// A lease that ends within a test.
-pub(crate) const SHORT: Duration = Duration::from_millis(60);
+pub const SHORT: Duration = Duration::from_millis(60);
 
 /// An empty database of the current schema.
 pub struct Lab {
@@ -61,31 +61,31 @@ impl fmt::Debug for Lab {
 
 /// A sealed batch of recorded jobs.
 #[derive(Debug)]
-pub(crate) struct Submitted {
-    pub(crate) id: BatchId,
-    pub(crate) jobs: Vec<Job>,
+pub struct Submitted {
+    pub id: BatchId,
+    pub jobs: Vec<Job>,
 }
 
 impl Submitted {
-    pub(crate) fn refs(&self) -> Vec<JobRef> {
+    pub fn refs(&self) -> Vec<JobRef> {
         self.jobs.iter().map(|job| reference(job, 1)).collect()
     }
 }
 
-pub(crate) fn now() -> DateTime<Utc> {
+pub fn now() -> DateTime<Utc> {
     // Whole milliseconds: the coarsest that a store keeps.
     DateTime::from_timestamp_millis(SystemClock.now().timestamp_millis()).unwrap()
 }
 
-pub(crate) fn owner() -> OwnerId {
+pub fn owner() -> OwnerId {
     OwnerId::new(now())
 }
 
-pub(crate) fn lane() -> LaneKey {
+pub fn lane() -> LaneKey {
     LaneKey { group: "gpt-4o".into(), priority: Priority::Standard, lane: 2 }
 }
 
-pub(crate) fn new_batch(name: &str, producer: OwnerId) -> NewBatch {
+pub fn new_batch(name: &str, producer: OwnerId) -> NewBatch {
     NewBatch {
         id: BatchId::new(now()),
         name: name.to_owned(),
@@ -100,7 +100,7 @@ pub(crate) fn new_batch(name: &str, producer: OwnerId) -> NewBatch {
     }
 }
 
-pub(crate) fn job(batch: BatchId, ordinal: u32) -> Job {
+pub fn job(batch: BatchId, ordinal: u32) -> Job {
     Job {
         id: JobId::derive(batch, ordinal),
         batch,
@@ -112,20 +112,20 @@ pub(crate) fn job(batch: BatchId, ordinal: u32) -> Job {
     }
 }
 
-pub(crate) fn jobs(batch: BatchId, ordinals: std::ops::Range<u32>) -> Vec<Job> {
+pub fn jobs(batch: BatchId, ordinals: std::ops::Range<u32>) -> Vec<Job> {
     ordinals.map(|ordinal| job(batch, ordinal)).collect()
 }
 
-pub(crate) fn chunk(producer: OwnerId, jobs: &[Job], first_ordinal: u64) -> Chunk<'_> {
+pub fn chunk(producer: OwnerId, jobs: &[Job], first_ordinal: u64) -> Chunk<'_> {
     let batch = jobs.first().map_or_else(|| BatchId::new(now()), |job| job.batch);
     Chunk { batch, producer, producer_ttl: LONG, jobs, first_ordinal, published_through: 0, simulated: false }
 }
 
-pub(crate) fn reference(job: &Job, run: u32) -> JobRef {
+pub fn reference(job: &Job, run: u32) -> JobRef {
     JobRef { id: job.id, batch: job.batch, run, lane: job.lane.clone() }
 }
 
-pub(crate) fn request(job: &Job) -> Request {
+pub fn request(job: &Job) -> Request {
     Request {
         custom_id: job.custom_id.clone(),
         endpoint: job.endpoint.clone(),
@@ -135,20 +135,20 @@ pub(crate) fn request(job: &Job) -> Request {
 }
 
 /// What a message of a recorded job brings that refers to its request.
-pub(crate) fn arrival(job: &Job) -> Arrival {
+pub fn arrival(job: &Job) -> Arrival {
     Arrival { job: reference(job, 1), request: None, recorded: true }
 }
 
-pub(crate) fn arrivals(jobs: &[Job]) -> Vec<Arrival> {
+pub fn arrivals(jobs: &[Job]) -> Vec<Arrival> {
     jobs.iter().map(arrival).collect()
 }
 
 /// What a message brings whose sender did not record the job.
-pub(crate) fn stranger(job: &Job) -> Arrival {
+pub fn stranger(job: &Job) -> Arrival {
     Arrival { job: reference(job, 1), request: Some(request(job)), recorded: false }
 }
 
-pub(crate) fn attempt(number: u32) -> AttemptRecord {
+pub fn attempt(number: u32) -> AttemptRecord {
     AttemptRecord {
         attempt: number,
         provider: "openai".into(),
@@ -170,7 +170,7 @@ pub(crate) fn attempt(number: u32) -> AttemptRecord {
     }
 }
 
-pub(crate) fn success(text: &str) -> JobResult {
+pub fn success(text: &str) -> JobResult {
     JobResult {
         status: Status::Succeeded,
         provider: Some("openai".into()),
@@ -194,26 +194,26 @@ pub(crate) fn success(text: &str) -> JobResult {
     }
 }
 
-pub(crate) fn ended(status: Status, class: ErrorClass, message: &str) -> JobResult {
+pub fn ended(status: Status, class: ErrorClass, message: &str) -> JobResult {
     JobResult::without_answer(status, ErrorRecord::new(class, message), 1, now())
 }
 
-pub(crate) fn failure(message: &str) -> JobResult {
+pub fn failure(message: &str) -> JobResult {
     ended(Status::Failed, ErrorClass::BadRequest, message)
 }
 
 /// A run that ends after one call.
-pub(crate) fn settle(job: &JobRef, result: JobResult) -> Settlement {
+pub fn settle(job: &JobRef, result: JobResult) -> Settlement {
     Settlement { job: job.clone(), attempts: vec![attempt(1)], end: End::Result(Box::new(result)) }
 }
 
 /// A run that comes back after one call.
-pub(crate) fn wake(job: &JobRef, after: Duration) -> Settlement {
+pub fn wake(job: &JobRef, after: Duration) -> Settlement {
     let wake = Wake { after, reason: "retry".to_owned(), calls: 1, attempts: 1, faults: 0, earlier: Vec::new() };
     Settlement { job: job.clone(), attempts: vec![attempt(1)], end: End::Wake(wake) }
 }
 
-pub(crate) fn ticket(verdict: &Verdict) -> &Ticket {
+pub fn ticket(verdict: &Verdict) -> &Ticket {
     match verdict {
         Verdict::Run(ticket) => ticket,
         other => panic!("expected a run, got {other:?}"),
@@ -222,7 +222,7 @@ pub(crate) fn ticket(verdict: &Verdict) -> &Ticket {
 
 impl Lab {
     /// Opens a batch, records `count` jobs and says that they are published; it stays open.
-    pub(crate) async fn recorded(&self, name: &str, producer: OwnerId, count: u32) -> Submitted {
+    pub async fn recorded(&self, name: &str, producer: OwnerId, count: u32) -> Submitted {
         let new = new_batch(name, producer);
         let Opened::Created(batch) = self.store.open_batch(&new, LONG).await.unwrap() else { panic!("must be new") };
         let jobs = jobs(batch.id, 0..count);
@@ -234,7 +234,7 @@ impl Lab {
     }
 
     /// Submits a whole batch.
-    pub(crate) async fn submitted(&self, name: &str, count: u32) -> Submitted {
+    pub async fn submitted(&self, name: &str, count: u32) -> Submitted {
         let producer = owner();
         let submitted = self.recorded(name, producer, count).await;
         self.store.seal(submitted.id, producer).await.unwrap();
@@ -242,7 +242,7 @@ impl Lab {
     }
 
     /// Submits a whole batch of jobs that `edit` changed.
-    pub(crate) async fn submitted_with(&self, name: &str, count: u32, edit: impl Fn(u32, &mut Job)) -> Submitted {
+    pub async fn submitted_with(&self, name: &str, count: u32, edit: impl Fn(u32, &mut Job)) -> Submitted {
         let producer = owner();
         let id = self.recorded(name, producer, 0).await.id;
         let mut jobs = jobs(id, 0..count);
@@ -255,31 +255,31 @@ impl Lab {
     }
 
     /// Registers a worker.
-    pub(crate) async fn worker(&self, ttl: Duration) -> OwnerId {
+    pub async fn worker(&self, ttl: Duration) -> OwnerId {
         let owner = owner();
         self.store.register(&worker_info(owner), ttl).await.unwrap();
         owner
     }
 
     /// Admits jobs that must all run, and returns their references with the current run.
-    pub(crate) async fn admitted(&self, owner: OwnerId, jobs: &[Job]) -> Vec<JobRef> {
+    pub async fn admitted(&self, owner: OwnerId, jobs: &[Job]) -> Vec<JobRef> {
         let verdicts = self.store.admit(owner, arrivals(jobs)).await.unwrap();
         verdicts.iter().map(|verdict| ticket(verdict).job.clone()).collect()
     }
 
     /// Admits and ends jobs.
-    pub(crate) async fn ended(&self, owner: OwnerId, jobs: &[Job], result: &JobResult) {
+    pub async fn ended(&self, owner: OwnerId, jobs: &[Job], result: &JobResult) {
         let held = self.admitted(owner, jobs).await;
         let settlements: Vec<_> = held.iter().map(|job| settle(job, result.clone())).collect();
         assert_eq!(self.store.flush(owner, &settlements).await.unwrap().lost, 0);
     }
 
-    pub(crate) async fn batch(&self, id: BatchId) -> Batch {
+    pub async fn batch(&self, id: BatchId) -> Batch {
         self.other.batch(&BatchSelector::Id(id)).await.unwrap().expect("the batch exists")
     }
 
     /// Reads all of a batch's rows, which must be `count`.
-    pub(crate) async fn rows(&self, batch: BatchId, count: usize) -> Vec<ResultRow> {
+    pub async fn rows(&self, batch: BatchId, count: usize) -> Vec<ResultRow> {
         let rows = eventually("the rows are there", || async {
             let rows = self.everything(batch).await;
             (rows.len() >= count).then_some(rows)
@@ -289,7 +289,7 @@ impl Lab {
         rows
     }
 
-    pub(crate) async fn everything(&self, batch: BatchId) -> Vec<ResultRow> {
+    pub async fn everything(&self, batch: BatchId) -> Vec<ResultRow> {
         let mut rows = Vec::new();
         let mut cursor = Cursor::default();
         loop {
@@ -303,7 +303,7 @@ impl Lab {
     }
 
     /// Waits until an owner's lease has ended and buries it; returns how many runs were returned and poisoned.
-    pub(crate) async fn buried(&self, max_deaths: u32) -> (u64, u64) {
+    pub async fn buried(&self, max_deaths: u32) -> (u64, u64) {
         eventually("an owner is declared dead", || async {
             let burial = self.store.bury(max_deaths, 1000).await.unwrap();
             (burial.owners > 0).then_some((burial.returned, burial.poisoned))
@@ -312,7 +312,7 @@ impl Lab {
     }
 
     /// Waits until a job is due, and takes it out of the waiting.
-    pub(crate) async fn due(&self, count: usize) -> Vec<JobRef> {
+    pub async fn due(&self, count: usize) -> Vec<JobRef> {
         let due = eventually("jobs are due", || async {
             let due = self.store.due(1000).await.unwrap();
             (due.len() >= count).then_some(due)
@@ -324,7 +324,7 @@ impl Lab {
     }
 }
 
-pub(crate) fn worker_info(owner: OwnerId) -> WorkerInfo {
+pub fn worker_info(owner: OwnerId) -> WorkerInfo {
     WorkerInfo {
         owner,
         host: "mill".to_owned(),
@@ -336,7 +336,7 @@ pub(crate) fn worker_info(owner: OwnerId) -> WorkerInfo {
 }
 
 /// Asks until there is an answer; fails after ten seconds.
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let started = Instant::now();
     loop {
         if let Some(answer) = ask().await {
