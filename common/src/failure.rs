@@ -125,7 +125,8 @@ pub enum Disposition {
 }
 
 impl ErrorClass {
-    /// Decides what may be done with the job; the only place that does.
+    /// Decides what may be done with the job, where only the class is known; with [`ErrorRecord::disposition`] the only place
+    /// that does.
     pub const fn disposition(&self) -> Disposition {
         match self {
             Self::Authentication | Self::PermissionDenied | Self::NotFound | Self::InsufficientQuota => {
@@ -294,6 +295,26 @@ impl ErrorRecord {
         }
     }
 
+    /// Decides what may be done with the job, by the class and by what this one error tells beyond it.
+    ///
+    /// `retryable` overrides the class where a provider says so of a single answer. No connection at all is a fault of the
+    /// deployment: nothing was sent.
+    pub fn disposition(&self) -> Disposition {
+        let unconnected = ["dns", "tls", "connect", "timeout.connect"];
+        match (self.class.disposition(), self.retryable) {
+            (Disposition::DeploymentFault, _) => Disposition::DeploymentFault,
+            (Disposition::Retry, _)
+                if matches!(self.class, ErrorClass::ApiConnection | ErrorClass::Timeout)
+                    && self.causes.first().is_some_and(|cause| unconnected.contains(&cause.kind.as_str())) =>
+            {
+                Disposition::DeploymentFault
+            }
+            (Disposition::Retry | Disposition::RetryUncounted, false) => Disposition::Final,
+            (Disposition::Final, true) => Disposition::Retry,
+            (disposition, _) => disposition,
+        }
+    }
+
     /// Adds a cause below the others.
     #[must_use]
     pub fn caused_by(mut self, kind: &str, message: impl Into<String>) -> Self {
@@ -375,6 +396,31 @@ mod tests {
                 ..ErrorRecord::new(class, message)
             }
         })
+    }
+
+    #[test]
+    fn one_error_may_differ_from_its_class() {
+        let with = |class: ErrorClass, retryable: bool| {
+            let mut record = ErrorRecord::new(class, "");
+            record.retryable = retryable;
+            record.disposition()
+        };
+        assert_eq!(with(ErrorClass::InternalServer, false), Disposition::Final);
+        assert_eq!(with(ErrorClass::BadRequest, true), Disposition::Retry);
+        assert_eq!(with(ErrorClass::InsufficientQuota, false), Disposition::DeploymentFault);
+        for class in ErrorClass::KNOWN {
+            let record = ErrorRecord::new(class.clone(), "");
+            assert_eq!(record.disposition(), class.disposition(), "{class}");
+        }
+    }
+
+    #[test]
+    fn no_connection_is_a_fault_of_the_deployment_and_a_lost_one_is_not() {
+        let caused = |class: ErrorClass, kind: &str| ErrorRecord::new(class, "").caused_by(kind, "").disposition();
+        assert_eq!(caused(ErrorClass::ApiConnection, "dns"), Disposition::DeploymentFault);
+        assert_eq!(caused(ErrorClass::Timeout, "timeout.connect"), Disposition::DeploymentFault);
+        assert_eq!(caused(ErrorClass::ApiConnection, "reset"), Disposition::Retry);
+        assert_eq!(caused(ErrorClass::Timeout, "timeout.total"), Disposition::Retry);
     }
 
     proptest! {

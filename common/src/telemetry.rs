@@ -1,5 +1,7 @@
 //! Logs: the names of fields, and how they are set up. Prompts, completions, keys and bodies are never logged.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 /// The field names that events use.
@@ -23,8 +25,10 @@ pub fn init(default: &str, json: bool) {
         .or_else(|_| std::env::var("RUST_LOG"))
         .ok()
         .and_then(|text| EnvFilter::try_new(text).ok())
-        .unwrap_or_else(|| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        // The drivers report what we report again, with what was done about it.
+        .unwrap_or_else(|| EnvFilter::new(format!("{default},lapin=off,sqlx=off")));
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
     // Fails only if a subscriber is set already, which then serves.
     let _ = if json { builder.json().try_init() } else { builder.with_target(false).try_init() };
 }

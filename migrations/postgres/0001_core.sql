@@ -40,7 +40,8 @@ CREATE TABLE gristmill.batch (
     finished_at         timestamptz,
     cancel_requested_at timestamptz,
     -- how far the keeper has closed a cancelled batch
-    closed_through      uuid
+    closed_through      uuid,
+    closed_at           timestamptz
 ) WITH (fillfactor = 50); -- counters are updated in place, without touching an index
 
 CREATE INDEX batch_open ON gristmill.batch (batch_id) WHERE finished_at IS NULL;

@@ -1,1 +1,17 @@
-//! x
+//! The producer's side of Gristmill: submit jobs, follow their results, steer batches.
+//!
+//! Owns the order of a submission (record, then publish), the rule by which running again continues, the reading of input
+//! files and the lines of output files. Knows the store and the broker by their seams only, and no worker. If the process
+//! dies, what was recorded goes on without it, and submitting the same input again continues where it stopped.
+
+mod error;
+pub mod input;
+pub mod output;
+mod producer;
+mod submit;
+mod subscribe;
+
+pub use error::{Error, Result};
+pub use producer::{Options, Producer, Repaired, Status};
+pub use submit::{BatchSpec, Control, MAX_BODY_BYTES, Members, NewJob, Submission, Submitted};
+pub use subscribe::Subscription;

@@ -1,4 +1,6 @@
 //! The harness of the tests, and the suites that every back end passes unchanged.
 
 pub mod database;
+pub mod fleet;
+pub mod rabbit;
 pub mod suite;

@@ -14,9 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gate::Gate;
 
-/// How often a lease is renewed; also how soon a cancelled batch is heard of.
-const RENEW_EVERY: Duration = Duration::from_millis(700);
-
 /// The lease of one owner.
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -58,11 +55,12 @@ impl Lease {
         self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).contains(&batch)
     }
 
-    /// Renews the lease until `stop`, or until it is lost.
+    /// Renews the lease in intervals of `every` until `stop`, or until it is lost.
     pub(crate) async fn keep(
         &self,
         store: &dyn Store,
         ttl: Duration,
+        every: Duration,
         gates: &[Arc<Gate>],
         in_flight: impl Fn() -> u32,
         stop: &CancellationToken,
@@ -71,7 +69,7 @@ impl Lease {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(RENEW_EVERY) => {}
+                () = tokio::time::sleep(every) => {}
             }
             let reports: Vec<_> = gates.iter().map(|gate| gate.report()).collect();
             let sent = Instant::now();

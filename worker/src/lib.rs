@@ -58,6 +58,8 @@ pub struct Options {
     pub num_retries: u16,
     /// How long it may be silent before its jobs go to others. Default 15 s.
     pub lease: Duration,
+    /// How often the lease is renewed; also how soon a cancelled batch is heard of. Default 700 ms.
+    pub renew_interval: Duration,
     /// How long running calls may go on after it was asked to drain. Default 30 s.
     pub grace: Duration,
     /// Owners that may die on a job before it ends as failed. Default 3.
@@ -80,6 +82,7 @@ impl Options {
             concurrency: 128,
             num_retries: 5,
             lease: Duration::from_secs(15),
+            renew_interval: Duration::from_millis(700),
             grace: Duration::from_secs(30),
             max_deaths: 3,
         }
@@ -123,7 +126,11 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     options.store.check_schema().await?;
     let groups = serve(&options)?;
     let names: Vec<String> = groups.iter().map(|group| group.name.to_string()).collect();
-    options.broker.declare(&names).await?;
+    let declare = || options.broker.declare(&names);
+    match until_ok(Schedule::RECONNECT, &drain, declare, broker::Error::is_transient, |_, _| {}).await {
+        Some(declared) => declared?,
+        None => return Ok(()),
+    }
 
     let in_flight = Arc::new(AtomicU32::new(0));
     let calls = Arc::new(Semaphore::new(options.concurrency.max(1) as usize));
@@ -253,10 +260,10 @@ async fn one_session(
     renewing.spawn({
         let (store, lease, in_flight) =
             (Arc::clone(&session.store), Arc::clone(&session.lease), Arc::clone(&session.in_flight));
-        let (stop, ttl) = (stop_renewing.clone(), options.lease);
+        let (stop, ttl, every) = (stop_renewing.clone(), options.lease, options.renew_interval);
         let gates: Vec<Arc<Gate>> = groups.iter().flat_map(|group| group.gates.iter().cloned()).collect();
         async move {
-            lease.keep(&*store, ttl, &gates, || in_flight.load(Ordering::Relaxed), &stop).await;
+            lease.keep(&*store, ttl, every, &gates, || in_flight.load(Ordering::Relaxed), &stop).await;
         }
     });
     renewing.close();

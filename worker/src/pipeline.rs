@@ -105,18 +105,10 @@ async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
     reply
 }
 
-/// Returns what may be done after an error; a call that never left cost nothing and tells of the deployment only.
-fn disposition(reply: &Reply, error: &ErrorRecord) -> Disposition {
-    match error.class {
-        ErrorClass::ApiConnection if !reply.sent => Disposition::DeploymentFault,
-        ref class => class.disposition(),
-    }
-}
-
 fn shown(reply: &Reply) -> Shown<'_> {
     match &reply.outcome {
         Ok(_) => Shown::Works,
-        Err(error) => match disposition(reply, error) {
+        Err(error) => match error.disposition() {
             Disposition::DeploymentFault => Shown::Fault(error),
             // An answer of any kind shows that somebody is there and takes the key.
             _ if reply.http_status.is_some() => Shown::Works,
@@ -128,7 +120,7 @@ fn shown(reply: &Reply) -> Shown<'_> {
 fn settle(session: &Session, gate: &Gate, ticket: &Ticket, started_at: DateTime<Utc>, reply: &Reply) -> Settlement {
     let error = reply.outcome.as_ref().err();
     let counted =
-        error.is_none_or(|error| matches!(disposition(reply, error), Disposition::Retry | Disposition::Final));
+        error.is_none_or(|error| matches!(error.disposition(), Disposition::Retry | Disposition::Final));
     let attempt = AttemptRecord {
         attempt: ticket.calls + 1,
         provider: gate.deployment.provider.clone(),
@@ -156,7 +148,7 @@ fn settle(session: &Session, gate: &Gate, ticket: &Ticket, started_at: DateTime<
             error: None,
             ..result(session, Status::Succeeded, ticket, &attempt)
         })),
-        Err(error) => after_error(session, gate, ticket, &attempt, disposition(reply, error), error),
+        Err(error) => after_error(session, gate, ticket, &attempt, error.disposition(), error),
     };
     Settlement { job: ticket.job.clone(), attempts: vec![attempt], end }
 }
@@ -195,7 +187,9 @@ fn after_error(
     disposition: Disposition,
     error: &ErrorRecord,
 ) -> End {
-    let most_attempts = u32::from(ticket.request.options.num_retries.unwrap_or(session.num_retries)) + 1;
+    let most_attempts =
+        u32::from(ticket.request.options.num_retries.or(gate.deployment.num_retries).unwrap_or(session.num_retries))
+            + 1;
     let spent = Spent { attempts: ticket.attempts, calls: ticket.calls, faults: ticket.faults };
     match decide(disposition, error, spent, most_attempts, gate.works(), gate.paused_for()) {
         Next::Fail(verdict) => {

@@ -71,7 +71,7 @@ pub enum Confirm {
     Unroutable,
 }
 
-/// Where a message came from, so that it can be put aside with its origin.
+/// What a message is put aside as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aside {
     /// It cannot be read or worked: for the keeper to turn into rows.
@@ -177,16 +177,19 @@ pub trait Broker: Send + Sync + fmt::Debug {
 
     /// Publishes messages in one pipelined window and waits for the confirms; the answers are in the order of the messages.
     ///
-    /// On an error, some may have been published: publish them all again.
+    /// On an error, some may have been published: publish them all again. A message of more than
+    /// [`MAX_MESSAGE_BYTES`](crate::envelope::MAX_MESSAGE_BYTES), or to a group whose name cannot be a queue's, is [`Error::Setup`], and
+    /// none is published.
     async fn publish(&self, messages: Vec<Outgoing>) -> Result<Vec<Confirm>>;
 
-    /// Subscribes to all lanes of a model group. `window` bounds the messages that wait here unacknowledged, in each lane.
+    /// Subscribes to all lanes of a model group, which it declares. `window` bounds the messages that are delivered and not
+    /// settled, in each lane; 0 counts as 1. Dropping the consumer ends the subscription; what it delivered can still be settled.
     async fn consume(&self, group: &str, window: u16) -> Result<Box<dyn Consumer>>;
 
     /// Returns how many messages each lane has ready.
     async fn depths(&self, lanes: &[LaneKey]) -> Result<Vec<u64>>;
 
-    /// Puts a message aside durably, to be settled at its origin only after this returned.
+    /// Puts a message aside durably, to be settled at its origin only after this returned. A long reason is cut.
     async fn put_aside(&self, aside: Aside, routing_key: &str, reason: &str, payload: Bytes) -> Result<()>;
 
     /// Takes at most `limit` messages that were put aside; `Dead` includes what the broker itself rejected and could not route.

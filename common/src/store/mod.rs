@@ -376,7 +376,8 @@ pub struct Page {
     pub rows: Vec<ResultRow>,
     /// Where the next read goes on.
     pub cursor: Cursor,
-    /// Whether more rows were there when it was read.
+    /// Whether more rows were there when it was read. Beside fewer rows than were asked for it means that they are held back
+    /// until a transaction that began before them has ended: wait, and read again.
     pub more: bool,
 }
 

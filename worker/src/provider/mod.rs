@@ -18,6 +18,24 @@ use gristmill_common::failure::ErrorRecord;
 use gristmill_common::id::JobId;
 use gristmill_common::outcome::Usage;
 
+mod address;
+mod answer;
+mod classify;
+mod client;
+mod details;
+mod exchange;
+mod lenient;
+mod openai;
+mod redact;
+mod splice;
+mod transport;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{DEFAULT_MAX_RESPONSE_BYTES, Http};
+
 /// A deployment that cannot be built; the text says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -120,8 +138,10 @@ pub trait Provider: Send + Sync + fmt::Debug {
     async fn call(&self, call: Call<'_>) -> Reply;
 }
 
-#[derive(Debug, Default)]
-pub struct Http;
-pub fn build(_d: &Deployment, _h: &Http, _c: Arc<dyn Clock>) -> Result<Arc<dyn Provider>, Error> {
-    Err(Error::InvalidEndpoint { deployment: String::new() })
+/// Makes the provider of a deployment. Deployments built from one [`Http`] share connections.
+pub fn build(deployment: &Deployment, http: &Http, clock: Arc<dyn Clock>) -> Result<Arc<dyn Provider>, Error> {
+    match &*deployment.provider {
+        "openai" => Ok(Arc::new(openai::OpenAi::new(deployment, http, clock)?)),
+        kind => Err(Error::UnknownKind { kind: kind.to_owned(), deployment: deployment.name.to_string() }),
+    }
 }

@@ -1,10 +1,10 @@
 //! The flush: results, wake-ups, attempts and counters of a group in one transaction.
 //!
-//! A live row that this owner still holds is the right to write the run's result: it is deleted in the statement that
+//! A live row that this owner still holds is the right to write the run's result: it is deleted in the transaction that
 //! inserts the result. Rows are locked in one order everywhere: live rows, then results and attempts, then batches by id.
 //! Counters move by what was really inserted, so a flush that is repeated because its answer was lost moves nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use sqlx::postgres::{PgBindIterExt as _, PgPool};
 use sqlx::{PgConnection, Row as _};
@@ -21,34 +21,35 @@ use crate::outcome::{AttemptRecord, JobResult, Status};
 
 const DOING: &str = "writing results";
 
-const END_RUNS: &str = "-- end runs: live rows go, results come
-WITH input AS (
-    SELECT * FROM UNNEST($2::uuid[], $3::integer[], $4::date[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[],
-                         $10::text[], $11::text[], $12::text[], $13::text[], $14::integer[], $15::integer[], $16::integer[],
-                         $17::integer[], $18::integer[], $19::bigint[], $20::bigint[], $21::boolean[], $22::integer[],
-                         $23::timestamptz[], $24::timestamptz[], $25::timestamptz[], $26::integer[], $27::integer[],
-                         $28::text[], $29::integer[], $30::text[], $31::text[], $32::text[], $33::text[])
-         AS t (job_id, run, part_day, batch_id, status, model_group, provider, deployment, served_model, finish_reason,
-               output_text, response, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
-               reasoning_tokens, cost_pico, saved_pico, cached, attempts, queued_at, started_at, finished_at, ttft_ms,
-               latency_ms, error_class, error_status, error_code, error_message, error, request_id)
-), gone AS (
-    DELETE FROM gristmill.live l USING input i
-    WHERE l.job_id = i.job_id AND l.owner = $1 AND l.state = 0 AND l.run = i.run
-    RETURNING l.job_id
-), ended AS (
+// Deleting and inserting in one statement would join the two sets, which the planner, blind to the size of an array, does by
+// comparing each with each.
+const LET_GO: &str = "-- live rows of ended runs go
+DELETE FROM gristmill.live l USING UNNEST($2::uuid[], $3::integer[]) AS t (job_id, run)
+WHERE l.job_id = t.job_id AND l.owner = $1 AND l.state = 0 AND l.run = t.run
+RETURNING l.job_id";
+
+const END_RUNS: &str = "-- results come
+WITH ended AS (
     INSERT INTO gristmill.result (
         job_id, run, part_day, batch_id, status, model_group, provider, deployment, served_model, finish_reason,
         output_text, response, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
         cost_usd, saved_usd, cached, attempts, queued_at, started_at, finished_at, ttft_ms, latency_ms, error_class,
         error_status, error_code, error_message, error, request_id)
-    SELECT i.job_id, i.run, i.part_day, i.batch_id, i.status, i.model_group, i.provider, i.deployment, i.served_model,
-           i.finish_reason, i.output_text, i.response::json, i.input_tokens, i.cached_input_tokens, i.cache_write_tokens,
-           i.output_tokens, i.reasoning_tokens, i.cost_pico::numeric / 1000000000000,
-           i.saved_pico::numeric / 1000000000000, i.cached, i.attempts, i.queued_at, i.started_at, i.finished_at,
-           i.ttft_ms, i.latency_ms, i.error_class, i.error_status, i.error_code, i.error_message, i.error::json,
-           i.request_id
-    FROM input i JOIN gone USING (job_id)
+    SELECT t.job_id, t.run, t.part_day, t.batch_id, t.status, t.model_group, t.provider, t.deployment, t.served_model,
+           t.finish_reason, t.output_text, t.response::json, t.input_tokens, t.cached_input_tokens, t.cache_write_tokens,
+           t.output_tokens, t.reasoning_tokens, t.cost_pico::numeric / 1000000000000,
+           t.saved_pico::numeric / 1000000000000, t.cached, t.attempts, t.queued_at, t.started_at, t.finished_at,
+           t.ttft_ms, t.latency_ms, t.error_class, t.error_status, t.error_code, t.error_message, t.error::json,
+           t.request_id
+    FROM UNNEST($1::uuid[], $2::integer[], $3::date[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[],
+                $9::text[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::integer[], $15::integer[],
+                $16::integer[], $17::integer[], $18::bigint[], $19::bigint[], $20::boolean[], $21::integer[],
+                $22::timestamptz[], $23::timestamptz[], $24::timestamptz[], $25::integer[], $26::integer[], $27::text[],
+                $28::integer[], $29::text[], $30::text[], $31::text[], $32::text[])
+         AS t (job_id, run, part_day, batch_id, status, model_group, provider, deployment, served_model, finish_reason,
+               output_text, response, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
+               reasoning_tokens, cost_pico, saved_pico, cached, attempts, queued_at, started_at, finished_at, ttft_ms,
+               latency_ms, error_class, error_status, error_code, error_message, error, request_id)
     ON CONFLICT DO NOTHING
     RETURNING batch_id, status, saved_usd
 )
@@ -232,7 +233,11 @@ async fn flush(pool: &PgPool, owner: OwnerId, settlements: &[Settlement]) -> Res
     let mut flushed = Flushed::default();
     let mut tx = pool.begin().await.map_err(failed(DOING))?;
     if !results.is_empty() {
-        flushed.results = end_runs(&mut tx, owner, &results, &mut deltas).await?;
+        let gone = let_go(&mut tx, owner, &results).await?;
+        if gone.len() < results.len() {
+            results.retain(|(job, _)| gone.contains(&job.id.uuid()));
+        }
+        flushed.results = end_runs(&mut tx, &results, &mut deltas).await?;
     }
     if !wakes.is_empty() {
         flushed.waiting = wake_later(&mut tx, owner, &wakes).await?;
@@ -246,18 +251,30 @@ async fn flush(pool: &PgPool, owner: OwnerId, settlements: &[Settlement]) -> Res
     Ok(flushed)
 }
 
+async fn let_go(tx: &mut PgConnection, owner: OwnerId, results: &[(&JobRef, &JobResult)]) -> Result<HashSet<Uuid>> {
+    let gone: Vec<Uuid> = sqlx::query_scalar(LET_GO)
+        .bind(owner.uuid())
+        .bind(results.iter().map(|(job, _)| job.id.uuid()).bind_iter())
+        .bind(results.iter().map(|(job, _)| int(job.run)).bind_iter())
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed(DOING))?;
+    Ok(gone.into_iter().collect())
+}
+
 async fn end_runs(
     tx: &mut PgConnection,
-    owner: OwnerId,
     results: &[(&JobRef, &JobResult)],
     deltas: &mut BTreeMap<Uuid, Delta>,
 ) -> Result<u64> {
+    if results.is_empty() {
+        return Ok(0);
+    }
     let jobs = || results.iter().map(|(job, _)| *job);
     let all = || results.iter().map(|(_, result)| *result);
     let usage = || all().map(|result| &result.usage);
     let errors = || all().map(|result| result.error.as_deref());
     let rows = sqlx::query(END_RUNS)
-        .bind(owner.uuid())
         .bind(jobs().map(|job| job.id.uuid()).bind_iter())
         .bind(jobs().map(|job| int(job.run)).bind_iter())
         .bind(jobs().map(|job| job.id.part_day()).bind_iter())

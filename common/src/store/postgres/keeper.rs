@@ -206,7 +206,7 @@ pub(super) async fn unpublished(pool: &PgPool, limit: u32) -> Result<Option<Unpu
 
 const CANCELLED_BATCH: &str = "-- a cancelled batch that has not ended
 SELECT batch_id, closed_through FROM gristmill.batch
-WHERE finished_at IS NULL AND cancel_requested_at IS NOT NULL ORDER BY closed_through NULLS FIRST, batch_id LIMIT 1";
+WHERE finished_at IS NULL AND cancel_requested_at IS NOT NULL ORDER BY closed_at NULLS FIRST, batch_id LIMIT 1";
 
 const WALK: &str = "-- jobs of a batch in order of id
 SELECT job_id, batch_id, model_group, priority, lane, 1 AS run
@@ -221,7 +221,7 @@ WHERE NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = t.job_id)
   AND NOT EXISTS (SELECT 1 FROM gristmill.result r WHERE r.job_id = t.job_id AND r.part_day = t.part_day)";
 
 const CLOSED_THROUGH: &str = "-- how far the batch is closed
-UPDATE gristmill.batch SET closed_through = $2 WHERE batch_id = $1";
+UPDATE gristmill.batch SET closed_through = $2, closed_at = clock_timestamp() WHERE batch_id = $1";
 
 /// Ends those of the jobs that have not ended and that nobody holds.
 async fn end_unheld(tx: &mut PgConnection, jobs: Vec<JobRef>, status: Status, error: &ErrorRecord) -> Result<u64> {
@@ -277,8 +277,9 @@ pub(super) async fn close_cancelled(pool: &PgPool, limit: u32) -> Result<u64> {
 
 const LATE: &str = "-- jobs past their deadline that were not looked at yet
 SELECT j.job_id, j.batch_id, j.model_group, j.priority, j.lane, 1 AS run, j.deadline
-FROM gristmill.job j, gristmill.keeper k
-WHERE j.deadline IS NOT NULL AND j.deadline <= now() AND (j.deadline, j.job_id) > (k.expired_through, k.expired_job)
+FROM gristmill.job j
+WHERE j.deadline IS NOT NULL AND j.deadline <= now()
+  AND (j.deadline, j.job_id) > ((SELECT expired_through FROM gristmill.keeper), (SELECT expired_job FROM gristmill.keeper))
 ORDER BY j.deadline, j.job_id LIMIT $1";
 
 const LATE_THROUGH: &str = "-- how far deadlines have been looked at

@@ -16,9 +16,11 @@ const DOING: &str = "keeping a dead letter";
 const KEEP_LETTER: &str = "-- keep a dead letter
 INSERT INTO gristmill.dead_letter (queue, reason, payload, jobs) VALUES ($1, $2, $3, $4)";
 
-const HAS_ENDED: &str = "-- has the job ended, or does somebody hold it
-SELECT EXISTS (SELECT 1 FROM gristmill.result WHERE job_id = $1 AND part_day = $2)
-    OR EXISTS (SELECT 1 FROM gristmill.live WHERE job_id = $1 AND state = 0)";
+const HAS_ENDED: &str = "-- has the run ended, does somebody hold it, or is it an earlier one
+SELECT CASE WHEN l.job_id IS NULL
+            THEN EXISTS (SELECT 1 FROM gristmill.result WHERE job_id = $1 AND part_day = $2)
+            ELSE l.state = 0 OR l.run > $3 END
+FROM (SELECT 1) AS one LEFT JOIN gristmill.live l ON l.job_id = $1";
 
 const RELEASE: &str = "-- the live row of a dead letter's job
 DELETE FROM gristmill.live WHERE job_id = $1 AND state <> 0 RETURNING run, calls";
@@ -66,8 +68,13 @@ pub(super) async fn bury_letter(pool: &PgPool, letter: &DeadLetter) -> Result<()
 /// Finds out whether and under which batch the job ends here.
 async fn end(tx: &mut PgConnection, job: &JobRef) -> Result<Option<Ending>> {
     let day = job.id.part_day();
-    let ended: bool =
-        sqlx::query_scalar(HAS_ENDED).bind(job.id.uuid()).bind(day).fetch_one(&mut *tx).await.map_err(failed(DOING))?;
+    let ended: bool = sqlx::query_scalar(HAS_ENDED)
+        .bind(job.id.uuid())
+        .bind(day)
+        .bind(super::row::int(job.run))
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(failed(DOING))?;
     if ended {
         return Ok(None);
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -23,6 +24,7 @@ use crate::batch::{Batch, NewBatch};
 use crate::id::{BatchId, OwnerId, PartDay};
 use crate::job::{Identity, JobRef};
 use crate::outcome::Status;
+use crate::retry::Schedule;
 
 mod admit;
 mod flush;
@@ -56,7 +58,7 @@ impl PostgresStore {
                 "DATABASE_URL is not a Postgres URL; its form is postgres://user:password@host:5432/database".into(),
             )
         })?;
-        let options = options.application_name(application);
+        let options = options.application_name(application).disable_statement_logging();
         let place = format!("{}:{}", options.get_host(), options.get_port());
         let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
         let cold = pool(options.clone().options([("jit", "off")]), 4)
@@ -70,7 +72,9 @@ impl PostgresStore {
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
-            ("idle_in_transaction_session_timeout", "60s"),
+            // A worker that is stopped in mid-transaction holds its batch's row: others wait for this long at most.
+            ("idle_in_transaction_session_timeout", "3s"),
+            ("statement_timeout", "60s"),
         ]);
         let hot = pool(hot_options, 8).await.map_err(|error| connect_error(error, &place, &database))?;
         let stop = CancellationToken::new();
@@ -167,7 +171,17 @@ impl Store for PostgresStore {
     }
 
     async fn check_schema(&self) -> Result<()> {
-        migrate::check(&self.cold).await
+        // The first thing that a process does: a server that restarts just then must not end it.
+        let mut tries = 0;
+        loop {
+            match migrate::check(&self.cold).await {
+                Err(error) if error.is_transient() && tries < 10 => {
+                    tries += 1;
+                    tokio::time::sleep(Schedule::RECONNECT.delay(tries)).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     async fn open_batch(&self, batch: &NewBatch, producer_ttl: Duration) -> Result<Opened> {

@@ -32,8 +32,10 @@ FROM gristmill.batch b JOIN gristmill.batches v USING (batch_id)
 const BATCH_BY_ID: &str = select_batch!("batch by id", "WHERE b.batch_id = $1");
 const BATCH_BY_NAME: &str = select_batch!("batch by name", "WHERE b.name = $1");
 const BATCH_LAST: &str = select_batch!("the batch opened last", "ORDER BY b.created_at DESC, b.batch_id DESC LIMIT 1");
-const BATCH_BY_PREFIX: &str =
-    select_batch!("batch by the beginning of its id", "WHERE b.batch_id::text LIKE $1 || '%' LIMIT 2");
+const BATCH_BY_PREFIX: &str = select_batch!(
+    "batch by the beginning of its id",
+    "WHERE length($1) >= 4 AND starts_with(replace(b.batch_id::text, '-', ''), $1) LIMIT 2"
+);
 const BATCHES: &str = select_batch!("batches, newest first", "ORDER BY b.created_at DESC, b.batch_id DESC LIMIT $1");
 
 pub(super) async fn batch_by_name(tx: &mut PgConnection, name: &str) -> Result<Option<Batch>> {
@@ -46,7 +48,7 @@ pub(super) async fn batch(pool: &PgPool, selector: &BatchSelector) -> Result<Opt
         BatchSelector::Id(id) => sqlx::query(BATCH_BY_ID).bind(id.uuid()),
         BatchSelector::Name(name) => sqlx::query(BATCH_BY_NAME).bind(name.clone()),
         BatchSelector::Last => sqlx::query(BATCH_LAST),
-        BatchSelector::IdPrefix(prefix) => sqlx::query(BATCH_BY_PREFIX).bind(prefix.to_lowercase()),
+        BatchSelector::IdPrefix(prefix) => sqlx::query(BATCH_BY_PREFIX).bind(prefix.replace('-', "").to_lowercase()),
     };
     let rows = query.fetch_all(pool).await.map_err(failed("reading a batch"))?;
     if rows.len() > 1 {
@@ -78,6 +80,12 @@ JOIN gristmill.batch b ON b.batch_id = r.batch_id
 LEFT JOIN gristmill.job j ON j.batch_id = r.batch_id AND j.job_id = r.job_id AND j.part_day = r.part_day
 ORDER BY r.xid, r.seq";
 
+const HELD_BACK: &str = "-- results behind a transaction that has not ended
+SELECT EXISTS (SELECT 1 FROM gristmill.result
+               WHERE batch_id = $1 AND (xid, seq) > ($2::text::xid8, $3)
+                 AND part_day BETWEEN (SELECT day_from FROM gristmill.batch WHERE batch_id = $1)
+                                  AND (SELECT day_to FROM gristmill.batch WHERE batch_id = $1))";
+
 pub(super) async fn results_after(pool: &PgPool, batch: BatchId, cursor: Cursor, limit: u32) -> Result<Page> {
     let rows = sqlx::query(RESULTS_AFTER)
         .bind(batch.uuid())
@@ -89,7 +97,15 @@ pub(super) async fn results_after(pool: &PgPool, batch: BatchId, cursor: Cursor,
         .map_err(failed("reading results"))?;
     let cursor =
         rows.last().map_or(cursor, |row| Cursor { xid: row.get::<i64, _>("xid").unsigned_abs(), seq: row.get("seq") });
-    Ok(Page { more: rows.len() >= limit as usize, rows: rows.iter().map(result_row).collect(), cursor })
+    // Asked after the rows were read: what was committed before is either among them or found here, so a batch that has
+    // ended is never taken for read.
+    let more = rows.len() >= limit as usize || held_back(pool, batch, cursor).await?;
+    Ok(Page { more, rows: rows.iter().map(result_row).collect(), cursor })
+}
+
+async fn held_back(pool: &PgPool, batch: BatchId, cursor: Cursor) -> Result<bool> {
+    let query = sqlx::query_scalar(HELD_BACK).bind(batch.uuid()).bind(cursor.xid.to_string()).bind(cursor.seq);
+    query.fetch_one(pool).await.map_err(failed("reading results"))
 }
 
 fn result_row(row: &PgRow) -> ResultRow {

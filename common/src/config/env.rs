@@ -1,0 +1,177 @@
+//! The environment as a value: the process's variables, with those of `./.env` below them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use secrecy::SecretString;
+
+use super::Error;
+
+/// Environment variables. An empty value counts as none, since compose files pass unset variables on as empty ones.
+#[derive(Clone, Default)]
+pub struct Env {
+    variables: BTreeMap<String, String>,
+}
+
+/// A value of the environment, with what a message names it by.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    /// The variable, or the variable that named the file.
+    pub(super) name: String,
+    pub(super) value: SecretString,
+}
+
+impl Env {
+    /// Takes the process's variables; those that are not UTF-8 are left out.
+    pub fn from_process() -> Self {
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
+    }
+
+    /// Returns a variable's value, unless it is empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Returns the names of all variables that have a value.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
+    }
+
+    /// Adds the variables of a `.env` file's text; none overrides one that is there.
+    pub fn add_dotenv(&mut self, text: &str) -> Result<(), Error> {
+        for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+            let Some((name, value)) = parse_line(line).map_err(|()| Error::DotEnv { line: index + 1 })? else {
+                continue;
+            };
+            if self.get(name).is_none() {
+                self.variables.insert(name.to_owned(), value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a secret: the variable itself, or the file that `NAME_FILE` names, without its last line break.
+    pub(super) fn secret(&self, name: &str) -> Result<Option<Found>, Error> {
+        let file_name = format!("{name}_FILE");
+        match (self.get(name), self.get(&file_name)) {
+            (Some(_), Some(_)) => Err(Error::Both { name: name.to_owned() }),
+            (Some(value), None) => Ok(Some(Found { name: name.to_owned(), value: value.to_owned().into() })),
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| Error::Read { path: Path::new(path).into(), source })?;
+                let value = text.trim_end_matches(['\r', '\n']);
+                if value.is_empty() {
+                    return Err(Error::Invalid { origin: file_name, problem: "names an empty file".to_owned() });
+                }
+                Ok(Some(Found { name: file_name, value: value.to_owned().into() }))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
+        Self { variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Env").field(&format_args!("{} variables", self.variables.len())).finish()
+    }
+}
+
+/// Reads `NAME=value`, with `export`, quotes and comments as shells have them; no `$` is expanded.
+fn parse_line(line: &str) -> Result<Option<(&str, String)>, ()> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    let line = line.strip_prefix("export ").map_or(line, str::trim_start);
+    let (name, value) = line.split_once('=').ok_or(())?;
+    let (name, value) = (name.trim_end(), value.trim_start());
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    if !is_name(name) {
+        return Err(());
+    }
+    let value = match value.chars().next() {
+        Some('\'') => value[1..].split_once('\'').ok_or(())?.0.to_owned(),
+        Some('"') => unquote(&value[1..]).ok_or(())?,
+        _ => value.find(" #").map_or(value, |comment| &value[..comment]).trim_end().to_owned(),
+    };
+    Ok(Some((name, value)))
+}
+
+/// Reads up to the closing double quote.
+fn unquote(text: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut chars = text.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some(out),
+            '\\' => match chars.next()? {
+                'n' => out.push('\n'),
+                'r' => out.push('\r'),
+                't' => out.push('\t'),
+                other @ ('"' | '\\' | '$') => out.push(other),
+                other => out.extend(['\\', other]),
+            },
+            other => out.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret as _;
+
+    #[test]
+    fn dotenv_lines_are_read_as_shells_do() {
+        let mut env = Env::default();
+        env.add_dotenv(
+            "\u{feff}# comment\n\nA=1\n export B = two words # rest\nC='single # kept'\nD=\"a\\nb\\\"c\"  # x\nE=a#b\nF=\n",
+        )
+        .unwrap();
+        let found: Vec<_> = ["A", "B", "C", "D", "E", "F"].map(|name| env.get(name)).to_vec();
+        assert_eq!(found, [Some("1"), Some("two words"), Some("single # kept"), Some("a\nb\"c"), Some("a#b"), None]);
+    }
+
+    #[test]
+    fn the_real_environment_wins_over_dotenv_unless_it_is_empty() {
+        let mut env = Env::from_iter([("A", "real"), ("B", "")]);
+        env.add_dotenv("A=file\nB=file").unwrap();
+        assert_eq!((env.get("A"), env.get("B")), (Some("real"), Some("file")));
+    }
+
+    #[test]
+    fn a_broken_line_is_named_by_number_and_not_shown() {
+        for text in ["A=1\nsk-canary", "A=1\n1X=sk-canary", "A=1\nX='sk-canary"] {
+            let error = Env::default().add_dotenv(text).unwrap_err().to_string();
+            assert!(error.contains("line 2") && !error.contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_from_a_variable_or_a_file_and_never_show() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        std::fs::write(&path, "sk-canary\n").unwrap();
+        let path = path.to_str().unwrap();
+        let env = Env::from_iter([("KEY_FILE", path), ("OTHER", "sk-canary")]);
+        let found = env.secret("KEY").unwrap().unwrap();
+        assert_eq!((found.name.as_str(), found.value.expose_secret()), ("KEY_FILE", "sk-canary"));
+        assert!(!format!("{env:?} {found:?}").contains("canary"));
+        let both = Env::from_iter([("KEY_FILE", path), ("KEY", "x")]);
+        assert!(matches!(both.secret("KEY"), Err(Error::Both { .. })));
+        let missing = Env::from_iter([("KEY_FILE", "/nonexistent/key")]);
+        assert!(missing.secret("KEY").unwrap_err().to_string().contains("/nonexistent/key"));
+    }
+}

@@ -1,0 +1,107 @@
+//! What can be wrong with a configuration. Every message is one line and says what to do; none holds a value that may be secret.
+
+use std::path::PathBuf;
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file that was named, or found, cannot be read.
+    #[error("reading {} failed: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not YAML, or not a mapping.
+    #[error("{file} is not a valid configuration: {reason}")]
+    Syntax {
+        /// The file's name.
+        file: String,
+        /// What is wrong and in which line; never the line itself.
+        reason: String,
+    },
+    /// A line of `.env` is not `NAME=value`.
+    #[error("line {line} of .env is not NAME=value; correct it, or begin it with # to leave it out")]
+    DotEnv {
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A key that nobody knows.
+    #[error("{file}: unknown key `{key}`; {hint}")]
+    UnknownKey {
+        /// The file's name.
+        file: String,
+        /// The key with its path.
+        key: String,
+        /// The near name, or where the known ones are listed.
+        hint: String,
+    },
+    /// A value that does not fit its option.
+    #[error("{origin} {problem}")]
+    Invalid {
+        /// The flag, variable or key that it came from.
+        origin: String,
+        /// What is wrong and what to write.
+        problem: String,
+    },
+    /// Two values that do not fit together.
+    #[error("{0}")]
+    Relation(String),
+    /// A variable and the variable that names a file for it are both set.
+    #[error("{name} and {name}_FILE are both set; unset one of them")]
+    Both {
+        /// The variable.
+        name: String,
+    },
+    /// A variable that the configuration refers to is not set.
+    #[error("{place} refers to the environment variable {variable}, which is not set; set it, or put it in ./.env")]
+    MissingVariable {
+        /// What refers to it.
+        place: String,
+        /// The variable.
+        variable: String,
+    },
+    /// OpenAI's own endpoint without a key.
+    #[error(
+        "no key for api.openai.com: set OPENAI_API_KEY (or OPENAI_API_KEY_FILE), or name another endpoint with --api-base{note}"
+    )]
+    MissingKey {
+        /// What else was found and why it is not used; empty or with a leading blank.
+        note: String,
+    },
+    /// A provider that is known but not built in.
+    #[error(
+        "provider `{provider}` is not built in yet; use an OpenAI-compatible api_base with openai/<model> (model `{model}`)"
+    )]
+    UnsupportedProvider {
+        /// The provider's prefix.
+        provider: String,
+        /// The model as it was written.
+        model: String,
+    },
+    /// A model group that no entry of `model_list` serves.
+    #[error("no entry of model_list serves model `{group}`; {hint}")]
+    UnknownGroup {
+        /// The group.
+        group: String,
+        /// The near name, or the known ones.
+        hint: String,
+    },
+}
+
+impl Error {
+    /// Tells whether a key, model or endpoint is what is missing, not the way that the configuration is written.
+    ///
+    /// The command line ends with 2 then, else with 1.
+    pub const fn is_setup_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::MissingVariable { .. }
+                | Self::MissingKey { .. }
+                | Self::UnsupportedProvider { .. }
+                | Self::UnknownGroup { .. }
+        )
+    }
+}

@@ -1,0 +1,383 @@
+use secrecy::ExposeSecret as _;
+
+use super::*;
+
+/// A configuration loaded from a directory of its own.
+#[derive(Default)]
+struct Given<'a> {
+    yaml: Option<&'a str>,
+    dotenv: Option<&'a str>,
+    env: &'a [(&'a str, &'a str)],
+    flags: &'a [(&'static str, &'a str)],
+}
+
+impl Given<'_> {
+    fn load(&self) -> Result<Config, Error> {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in [("gristmill.yaml", self.yaml), (".env", self.dotenv)] {
+            if let Some(text) = text {
+                std::fs::write(directory.path().join(name), text).unwrap();
+            }
+        }
+        let overrides = self.flags.iter().fold(Overrides::default(), |all, (name, value)| all.set(name, Some(*value)));
+        Config::load(Sources {
+            directory: directory.path().to_owned(),
+            env: self.env.iter().copied().collect(),
+            overrides,
+            ..Sources::default()
+        })
+    }
+
+    fn error(&self) -> String {
+        let error = self.load().map(|config| format!("{config:?}")).unwrap_err().to_string();
+        assert!(!error.contains('\n'), "one line: {error}");
+        error
+    }
+}
+
+fn env(env: &[(&str, &str)]) -> Config {
+    Given { env, ..Given::default() }.load().unwrap()
+}
+
+fn yaml(text: &str) -> Result<Config, Error> {
+    Given { yaml: Some(text), ..Given::default() }.load()
+}
+
+/// What a deployment sends where: host, model and key.
+fn route(config: &Config, group: &str) -> (String, String, Option<String>) {
+    let deployments = config.deployments_for(&[group]).unwrap();
+    assert_eq!(deployments.len(), 1, "{group}");
+    let key = deployments[0].api_key.as_ref().map(|key| key.expose_secret().to_owned());
+    assert_eq!(key.is_some(), deployments[0].key_source.is_some());
+    (deployments[0].api_base.0.to_string(), deployments[0].model.to_string(), key)
+}
+
+fn routed(base: &str, model: &str, key: Option<&str>) -> (String, String, Option<String>) {
+    (base.to_owned(), model.to_owned(), key.map(str::to_owned))
+}
+
+#[test]
+fn defaults_hold_where_nothing_is_set() {
+    let config = env(&[]);
+    assert_eq!((config.concurrency, config.num_retries, config.prefix.as_str()), (128, 5, "gristmill"));
+    assert_eq!((config.lease_ttl, config.grace), (Duration::from_secs(15), Duration::from_secs(30)));
+    assert_eq!(config.timeouts(), Timeouts::default());
+    assert!(config.database_url.is_none() && config.amqp_url.is_none() && config.warnings().is_empty());
+    assert_eq!(config.max_response_bytes, 64 * 1024 * 1024);
+}
+
+#[test]
+fn later_layers_win() {
+    let mut given = Given { yaml: Some("concurrency: 2\n"), ..Given::default() };
+    assert_eq!(given.load().unwrap().concurrency, 2);
+    given.dotenv = Some("GRISTMILL_CONCURRENCY=3\n");
+    assert_eq!(given.load().unwrap().concurrency, 3);
+    given.env = &[("GRISTMILL_CONCURRENCY", "4")];
+    assert_eq!(given.load().unwrap().concurrency, 4);
+    given.flags = &[("concurrency", "5")];
+    assert_eq!(given.load().unwrap().concurrency, 5);
+}
+
+#[test]
+fn litellm_names_set_the_same_options_and_ours_win() {
+    let text = "litellm_settings: {num_retries: 1, request_timeout: 11}\n";
+    let config = yaml(text).unwrap();
+    assert_eq!((config.num_retries, config.timeouts().total.as_secs()), (1, 11));
+    let config = yaml(&format!("{text}router_settings: {{num_retries: 2, timeout: 12}}\n")).unwrap();
+    assert_eq!((config.num_retries, config.timeouts().total.as_secs()), (2, 12));
+    let config = yaml(&format!("{text}num_retries: 3\ntimeout: 13s\n")).unwrap();
+    assert_eq!((config.num_retries, config.timeouts().total.as_secs()), (3, 13));
+    let config = env(&[("LITELLM_TIMEOUT", "14"), ("LITELLM_MAX_RETRIES", "4")]);
+    assert_eq!((config.num_retries, config.timeouts().total.as_secs()), (4, 14));
+    let config = env(&[("LITELLM_MAX_RETRIES", "4"), ("GRISTMILL_NUM_RETRIES", "6")]);
+    assert_eq!(config.num_retries, 6);
+}
+
+#[test]
+fn a_short_timeout_shortens_the_defaults_of_its_parts() {
+    let timeouts = env(&[("GRISTMILL_TIMEOUT", "5")]).timeouts();
+    let five = Duration::from_secs(5);
+    assert_eq!(timeouts, Timeouts { connect: five, first_byte: five, idle: five, total: five });
+}
+
+#[test]
+fn wrong_values_say_where_they_stand_and_what_to_write() {
+    for (given, wanted) in [
+        (Given { flags: &[("concurrency", "many")], ..Given::default() }, "--concurrency must be a whole number"),
+        (
+            Given { env: &[("GRISTMILL_CONCURRENCY", "-1")], ..Given::default() },
+            "GRISTMILL_CONCURRENCY must be a whole number",
+        ),
+        (Given { yaml: Some("lease_ttl: soon"), ..Given::default() }, "lease_ttl in gristmill.yaml must be seconds"),
+        (Given { yaml: Some("concurrency: 0"), ..Given::default() }, "concurrency must be at least 1"),
+        (Given { yaml: Some("prefix: a.b"), ..Given::default() }, "prefix must be 1 to 60 letters"),
+        (
+            Given { yaml: Some("lease_ttl: 9\nrenew_interval: 3"), ..Given::default() },
+            "lease_ttl (9s) must be longer than three times renew_interval (3s)",
+        ),
+        (
+            Given { yaml: Some("timeout: 10\nfirst_byte_timeout: 20"), ..Given::default() },
+            "first_byte_timeout (20s) is longer than timeout (10s)",
+        ),
+        (Given { yaml: Some("timeout: 0"), ..Given::default() }, "timeout must be longer than zero"),
+        (Given { yaml: Some("concurency: 3"), ..Given::default() }, "did you mean `concurrency`?"),
+        (
+            Given { yaml: Some("router_settings: 3"), ..Given::default() },
+            "router_settings in gristmill.yaml must be a mapping",
+        ),
+        (
+            Given { env: &[("OPENAI_BASE_URL", "localhost:8000")], ..Given::default() },
+            "OPENAI_BASE_URL must be an address",
+        ),
+        (
+            Given { env: &[("GRISTMILL_CONFIG", "/nonexistent.yaml")], ..Given::default() },
+            "reading /nonexistent.yaml failed",
+        ),
+        (
+            Given {
+                yaml: Some("model_list: [{model_name: a, litellm_params: {api_base: 'http://h'}}]"),
+                ..Given::default()
+            },
+            "model_list[0].litellm_params.model in gristmill.yaml is missing",
+        ),
+        (
+            Given {
+                yaml: Some(
+                    "model_list: [{model_name: a, litellm_params: {model: a, api_base: 'http://h', timeout: 5, idle_timeout: 6}}]",
+                ),
+                ..Given::default()
+            },
+            "model_list[0].litellm_params.timeout in gristmill.yaml: idle_timeout (6s) is longer than timeout (5s)",
+        ),
+        (
+            Given {
+                yaml: Some("model_list: [{model_name: '*', litellm_params: {model: 'openai/*'}}]"),
+                ..Given::default()
+            },
+            "`*` is not supported",
+        ),
+    ] {
+        let error = given.error();
+        assert!(error.contains(wanted), "{error}\n  should contain {wanted}");
+    }
+}
+
+#[test]
+fn without_a_model_list_every_group_goes_to_the_one_endpoint() {
+    const OPENAI: &str = "https://api.openai.com/v1";
+    let key = ("OPENAI_API_KEY", "sk-openai");
+    for (variables, flags, group, wanted) in [
+        (vec![key], vec![], "gpt-4o", routed(OPENAI, "gpt-4o", Some("sk-openai"))),
+        // LiteLLM's way to write it; at other hosts a slash belongs to the name.
+        (vec![key], vec![], "openai/gpt-4o", routed(OPENAI, "gpt-4o", Some("sk-openai"))),
+        (
+            vec![("OPENAI_BASE_URL", "http://vllm:8000/v1")],
+            vec![],
+            "openai/gpt-oss-20b",
+            routed("http://vllm:8000/v1", "openai/gpt-oss-20b", None),
+        ),
+        (vec![key, ("OPENAI_BASE_URL", "http://h/v1")], vec![], "m", routed("http://h/v1", "m", Some("sk-openai"))),
+        (vec![key, ("OPENAI_API_BASE", "http://h/v1")], vec![], "m", routed("http://h/v1", "m", Some("sk-openai"))),
+        (vec![key], vec![("api_base", "http://h/v1")], "m", routed("http://h/v1", "m", Some("sk-openai"))),
+        // A key goes only where it belongs.
+        (vec![key, ("GRISTMILL_API_BASE", "http://h/v1")], vec![], "m", routed("http://h/v1", "m", None)),
+        (vec![key, ("LITELLM_API_BASE", "http://h/v1")], vec![], "m", routed("http://h/v1", "m", None)),
+        (
+            vec![key, ("LITELLM_API_BASE", "http://h/v1"), ("LITELLM_API_KEY", "sk-litellm")],
+            vec![],
+            "openai/m",
+            routed("http://h/v1", "m", Some("sk-litellm")),
+        ),
+        (vec![key, ("LITELLM_API_KEY", "sk-litellm")], vec![], "m", routed(OPENAI, "m", Some("sk-openai"))),
+        (
+            vec![("LITELLM_API_BASE", "http://l/v1"), ("LITELLM_API_KEY", "sk-litellm")],
+            vec![("api_base", "http://h/v1")],
+            "m",
+            routed("http://h/v1", "m", None),
+        ),
+        (
+            vec![key, ("GRISTMILL_API_BASE", "http://h/v1"), ("GRISTMILL_API_KEY", "sk-own")],
+            vec![],
+            "m",
+            routed("http://h/v1", "m", Some("sk-own")),
+        ),
+        (vec![key, ("GRISTMILL_API_BASE", OPENAI)], vec![], "m", routed(OPENAI, "m", Some("sk-openai"))),
+    ] {
+        let config = Given { env: &variables, flags: &flags, ..Given::default() }.load().unwrap();
+        assert_eq!(config.groups(), None);
+        assert_eq!(route(&config, group), wanted, "{variables:?} {flags:?}");
+    }
+}
+
+#[test]
+fn each_group_gets_one_deployment_named_after_it() {
+    let config = env(&[("OPENAI_BASE_URL", "http://h/v1"), ("LITELLM_MODEL", "a")]);
+    let deployments = config.deployments_for(&["a", "b", "a"]).unwrap();
+    let names: Vec<_> = deployments.iter().map(|deployment| (&*deployment.name, &*deployment.group)).collect();
+    assert_eq!(names, [("a", "a"), ("b", "b")]);
+    assert_eq!(config.model.as_deref(), Some("a"));
+    assert_eq!(config.deployments().unwrap().len(), 1);
+}
+
+#[test]
+fn a_missing_key_is_a_fault_of_the_set_up_and_says_what_to_set() {
+    for (variables, note) in [
+        (vec![], ""),
+        (vec![("LITELLM_API_KEY", "canary")], "LITELLM_API_KEY is sent to LITELLM_API_BASE only"),
+        (vec![("GRISTMILL_API_KEY", "canary")], "GRISTMILL_API_KEY is sent to"),
+    ] {
+        let error = env(&variables).deployments_for(&["gpt-4o"]).unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_setup_fault() && text.contains("set OPENAI_API_KEY") && text.contains(note), "{text}");
+        assert!(!text.contains("canary"));
+    }
+}
+
+#[test]
+fn providers_that_are_not_built_in_are_named() {
+    let config = env(&[("OPENAI_API_KEY", "k")]);
+    let error = config.deployments_for(&["anthropic/claude-sonnet-4"]).unwrap_err();
+    assert!(error.is_setup_fault());
+    assert_eq!(
+        error.to_string(),
+        "provider `anthropic` is not built in yet; use an OpenAI-compatible api_base with openai/<model> \
+         (model `anthropic/claude-sonnet-4`)"
+    );
+    assert_eq!(route(&config, "meta-llama/Llama-3.1-8B").1, "meta-llama/Llama-3.1-8B");
+}
+
+const LIST: &str = "
+model_list:
+- model_name: gpt-4o
+  litellm_params: {model: openai/gpt-4o, api_key: os.environ/OPENAI_API_KEY, rpm: 60}
+- model_name: gpt-4o
+  model_info: {id: spare}
+  litellm_params: {model: gpt-4o-2024-11-20, api_base: 'http://spare/v1', api_key: sk-literal, num_retries: 9}
+- model_name: gpt-4o
+  litellm_params: {model: openai/gpt-4o, api_base: 'http://third/v1', timeout: 20, max_parallel_requests: 7}
+- model_name: mini
+  litellm_params: {model: openai/gpt-4o-mini}
+- model_name: claude
+  litellm_params: {model: anthropic/claude-sonnet-4, api_key: os.environ/ANTHROPIC_API_KEY}
+- model_name: keyless
+  litellm_params: {model: m, api_base: 'http://local/v1'}
+- model_name: own-key
+  litellm_params: {model: m, api_key: os.environ/OTHER_KEY}
+";
+
+#[test]
+fn entries_of_a_model_list_keep_their_own_keys_and_endpoints() {
+    let given = Given {
+        yaml: Some(LIST),
+        env: &[("OPENAI_API_KEY", "sk-openai"), ("OTHER_KEY", "sk-other"), ("OPENAI_BASE_URL", "http://proxy/v1")],
+        ..Given::default()
+    };
+    let config = given.load().unwrap();
+    let deployments = config.deployments_for(&["gpt-4o"]).unwrap();
+    let seen: Vec<_> = deployments
+        .iter()
+        .map(|d| {
+            let key = d.api_key.as_ref().map(|key| key.expose_secret().to_owned());
+            (d.name.to_string(), d.model.to_string(), d.api_base.0.to_string(), key)
+        })
+        .collect();
+    let row = |name: &str, model: &str, base: &str, key: Option<&str>| {
+        (name.to_owned(), model.to_owned(), base.to_owned(), key.map(str::to_owned))
+    };
+    assert_eq!(
+        seen,
+        [
+            row("gpt-4o", "gpt-4o", "http://proxy/v1", Some("sk-openai")),
+            row("spare", "gpt-4o-2024-11-20", "http://spare/v1", Some("sk-literal")),
+            row("gpt-4o#3", "gpt-4o", "http://third/v1", None),
+        ]
+    );
+    assert_eq!(deployments[0].key_source.as_deref(), Some("OPENAI_API_KEY"));
+    assert_eq!(deployments[1].key_source.as_deref(), Some("model_list[1].litellm_params.api_key in gristmill.yaml"));
+    assert_eq!((deployments[1].num_retries, deployments[2].max_parallel_requests), (Some(9), Some(7)));
+    assert_eq!((deployments[2].timeouts.total.as_secs(), deployments[2].timeouts.idle.as_secs()), (20, 20));
+
+    assert_eq!(route(&config, "mini"), routed("http://proxy/v1", "gpt-4o-mini", Some("sk-openai")));
+    assert_eq!(route(&config, "keyless"), routed("http://local/v1", "m", None));
+    // Another key was not meant for the endpoint in OPENAI_BASE_URL.
+    assert_eq!(route(&config, "own-key"), routed("https://api.openai.com/v1", "m", Some("sk-other")));
+    assert!(config.warnings()[0].contains("model_list[].litellm_params.rpm"), "{:?}", config.warnings());
+}
+
+#[test]
+fn faults_of_an_entry_matter_only_to_who_asks_for_it() {
+    let config = Given { yaml: Some(LIST), env: &[("OPENAI_API_KEY", "k")], ..Given::default() }.load().unwrap();
+    assert!(config.deployments_for(&["mini", "keyless"]).is_ok());
+    let error = config.deployments_for(&["own-key"]).unwrap_err();
+    assert!(error.is_setup_fault() && error.to_string().contains("variable OTHER_KEY, which is not set"), "{error}");
+    assert!(config.deployments_for(&["claude"]).unwrap_err().to_string().contains("provider `anthropic`"));
+    assert!(config.deployments().is_err());
+    let groups: Vec<_> = config.groups().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(groups, ["gpt-4o", "mini", "claude", "keyless", "own-key"]);
+}
+
+#[test]
+fn an_unknown_group_is_named_with_the_near_one() {
+    let config = Given { yaml: Some(LIST), ..Given::default() }.load().unwrap();
+    let near = config.deployments_for(&["gpt4o"]).unwrap_err().to_string();
+    assert_eq!(near, "no entry of model_list serves model `gpt4o`; did you mean `gpt-4o`?");
+    let far = config.deployments_for(&["llama-3-70b"]).unwrap_err().to_string();
+    assert!(far.ends_with("it has `claude`, `gpt-4o`, `keyless`, `mini`, `own-key`"), "{far}");
+}
+
+#[test]
+fn two_entries_of_one_name_are_refused() {
+    let entry = "{model_name: a, model_info: {id: x}, litellm_params: {model: a, api_base: 'http://h'}}";
+    let error = yaml(&format!("model_list: [{entry}, {entry}]")).unwrap_err().to_string();
+    assert!(error.contains("model_list[1].model_info.id in gristmill.yaml is `x`, which another entry has"), "{error}");
+}
+
+#[test]
+fn the_simulator_takes_every_group_and_no_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config::load(Sources {
+        directory: directory.path().to_owned(),
+        env: Env::from_iter([("OPENAI_API_KEY", "sk-openai"), ("OPENAI_BASE_URL", "http://h/v1")]),
+        simulator: Some("http://127.0.0.1:9/v1".parse().unwrap()),
+        ..Sources::default()
+    })
+    .unwrap();
+    let deployments = config.deployments_for(&["gpt-4o", "anything/else"]).unwrap();
+    assert!(deployments.iter().all(|d| d.simulated && d.api_key.is_none() && d.model == d.group));
+}
+
+#[test]
+fn unknown_variables_of_ours_are_warned_of() {
+    let config = env(&[
+        ("GRISTMILL_CONCURENCY", "4"),
+        ("GRISTMILL_LOG", "debug"),
+        ("GRISTMILL_TEST_AMQP_URL", "x"),
+        ("GRISTMILL_DATABASE_URL_FILE", ""),
+        ("OTHER", "x"),
+    ]);
+    assert_eq!(
+        config.warnings(),
+        ["the environment variable GRISTMILL_CONCURENCY is not one of ours; did you mean GRISTMILL_CONCURRENCY?"]
+    );
+}
+
+#[test]
+fn secrets_and_endpoints_never_show() {
+    let list = "model_list: [{model_name: a, litellm_params: {model: a, api_base: 'http://canary-host/v1', api_key: canary-key}}]\n\
+                general_settings: {master_key: canary-master}\n";
+    let given = Given {
+        yaml: Some(list),
+        env: &[
+            ("DATABASE_URL", "postgres://u:canary-db@h/d"),
+            ("AMQP_URL", "amqp://u:canary-mq@h"),
+            ("OPENAI_API_KEY", "canary-openai"),
+        ],
+        flags: &[("api_base", "http://canary-flag/v1")],
+        ..Given::default()
+    };
+    let config = given.load().unwrap();
+    let shown = format!("{config:?} {:?} {:?}", config.deployments().unwrap(), config.warnings());
+    assert!(!shown.contains("canary"), "{shown}");
+    assert!(!format!("{:?}", Overrides::default().set("database_url", Some("canary"))).contains("canary"));
+    assert_eq!(config.database_url.as_ref().unwrap().expose_secret(), "postgres://u:canary-db@h/d");
+}

@@ -1,0 +1,296 @@
+//! One batch from its input to its output: submitting, working, following and showing progress at once.
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gristmill_common::outcome;
+use gristmill_common::store::BatchSelector;
+use gristmill_producer::input::Checked;
+use gristmill_producer::output::{Files, Paths};
+use gristmill_producer::{BatchSpec, Control, Error, Producer, Submitted};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Global;
+use super::backends::Backend;
+use super::batch::{describe, paths};
+use super::fault::{Exit, Fault};
+use super::follow::{Counts, Follower, Sink};
+use super::progress::{Progress, Style, View};
+use super::stop::Stop;
+use super::summary::Summary;
+use super::ui;
+use super::watch::Watch;
+
+/// How often a submission that nobody follows shows how far it is.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+
+type WorkerTask = JoinHandle<Result<(), gristmill_worker::Error>>;
+
+/// Where results go.
+#[derive(Debug, Clone)]
+pub(super) enum Output {
+    Files(Paths),
+    Stdout,
+    Count,
+}
+
+impl Output {
+    pub(super) fn new(path: &Path, combined: bool) -> Self {
+        paths(path, combined).map_or(Self::Stdout, Self::Files)
+    }
+}
+
+/// A batch to bring to its end.
+#[derive(Debug)]
+pub(super) struct Drive<'a> {
+    pub(super) global: &'a Global,
+    pub(super) backend: &'a Backend,
+    pub(super) checked: &'a Checked,
+    pub(super) spec: BatchSpec,
+    pub(super) output: Output,
+    pub(super) retry_failed: bool,
+    pub(super) style: Style,
+    pub(super) stop: &'a Stop,
+    pub(super) started: Instant,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub(super) struct Worked {
+    summary: Option<Summary>,
+    fault: Option<Fault>,
+}
+
+impl Worked {
+    /// Tells the summary and returns how the program ends.
+    pub(super) fn report(self, global: &Global) -> Result<Exit, Fault> {
+        let exit = match self.summary {
+            Some(summary) => summary.tell(global, self.fault.is_some())?,
+            None => Exit::Interrupted,
+        };
+        self.fault.map_or(Ok(exit), Err)
+    }
+}
+
+/// What the parts of a run share.
+pub(super) struct Shared {
+    pub(super) control: Control,
+    pub(super) counts: watch::Sender<Counts>,
+    /// Fires when the submission has ended, well or not.
+    submitted: CancellationToken,
+    /// Stops submitting and following.
+    halt: CancellationToken,
+}
+
+/// How submitting and following ended.
+struct Ended {
+    submitted: Result<Submitted, Error>,
+    /// Whether the batch has ended and everything was read.
+    followed: Result<bool, Fault>,
+}
+
+impl Drive<'_> {
+    /// Submits, and leaves the work to others.
+    pub(super) async fn submit_only(&self) -> Result<Submitted, Fault> {
+        let producer = self.backend.producer();
+        let control = Control { stop: self.stop.drain.clone(), ..Control::default() };
+        let mut progress = Progress::new(self.style, self.global);
+        let mut submitting = pin!(producer.submit(self.spec.clone(), self.checked.stream(), &control));
+        loop {
+            tokio::select! {
+                outcome = &mut submitting => return Ok(outcome?),
+                () = self.stop.abort.cancelled() => return Err(aborted()),
+                () = tokio::time::sleep(SHOW_EVERY) => {
+                    let mut view = View::of_submission(self.checked.jobs, &control.progress.borrow());
+                    view.done = view.recorded;
+                    progress.show(&mut view);
+                }
+            }
+        }
+    }
+
+    /// Brings the batch to its end, with a worker in this process if one is given.
+    pub(super) async fn to_the_end(&self, worker: Option<gristmill_worker::Options>) -> Result<Worked, Fault> {
+        let producer = self.backend.producer();
+        self.prepare(&producer).await?;
+        let halt = self.stop.drain.child_token();
+        let shared = Shared {
+            control: Control { stop: halt.clone(), ..Control::default() },
+            counts: watch::Sender::new(Counts::default()),
+            submitted: CancellationToken::new(),
+            halt,
+        };
+        let drain = CancellationToken::new();
+        let mut watching = Watch::new(&shared, self, worker.is_some());
+        let mut worker: Option<WorkerTask> = worker.map(|options| {
+            TaskTracker::new().spawn(gristmill_worker::run(options, drain.clone(), self.stop.abort.clone()))
+        });
+        let mut follower = None;
+        let mut early = None;
+        let ended = {
+            let mut work = pin!(self.work(&producer, &shared, &mut follower));
+            loop {
+                tokio::select! {
+                    ended = &mut work => break ended,
+                    () = self.stop.abort.cancelled() => return Err(aborted()),
+                    fault = watching.next() => early = early.or(fault),
+                    fault = ending(&mut worker) => {
+                        worker = None;
+                        early = Some(fault);
+                    }
+                }
+                if early.is_some() {
+                    shared.halt.cancel();
+                }
+            }
+        };
+        drain.cancel();
+        if let Some(worker) = worker {
+            tokio::select! {
+                fault = ended_worker(worker) => early = early.or(fault),
+                () = self.stop.abort.cancelled() => return Err(aborted()),
+            }
+        }
+        drop(watching);
+        if let (Some(follower), Ok(false)) = (&mut follower, &ended.followed) {
+            follower.catch_up().await?;
+        }
+        self.conclude(&producer, &shared, follower, ended, early).await
+    }
+
+    /// Refuses an output that is somebody else's, and opens new runs where they were asked for.
+    async fn prepare(&self, producer: &Producer) -> Result<(), Fault> {
+        let name = BatchSelector::Name(self.spec.name.clone());
+        let batch = self.backend.store.batch(&name).await?.filter(|batch| batch.name == self.spec.name);
+        if let Output::Files(paths) = &self.output {
+            Files::check(paths, batch.as_ref().map(|batch| batch.id))?;
+        }
+        if let Some(batch) = batch.filter(|_| self.retry_failed) {
+            use outcome::Status::{Cancelled, Expired, Failed};
+
+            producer.retry(batch.id, &[Failed, Expired, Cancelled]).await?;
+        }
+        Ok(())
+    }
+
+    async fn work(&self, producer: &Producer, shared: &Shared, follower: &mut Option<Follower>) -> Ended {
+        let submitting = async {
+            let outcome = producer.submit(self.spec.clone(), self.checked.stream(), &shared.control).await;
+            match &outcome {
+                Ok(submitted) if !self.global.quiet => ui::tell(&describe(submitted)),
+                Ok(_) => {}
+                Err(_) => shared.halt.cancel(),
+            }
+            shared.submitted.cancel();
+            outcome
+        };
+        let following = async {
+            let outcome = self.follow(producer, shared, follower).await;
+            if outcome.is_err() {
+                shared.halt.cancel();
+            }
+            outcome
+        };
+        let (submitted, followed) = tokio::join!(submitting, following);
+        Ended { submitted, followed }
+    }
+
+    /// Follows as soon as it is known which jobs of the batch are the input's.
+    async fn follow(
+        &self,
+        producer: &Producer,
+        shared: &Shared,
+        follower: &mut Option<Follower>,
+    ) -> Result<bool, Fault> {
+        let mut progress = shared.control.progress.subscribe();
+        let known = tokio::select! {
+            known = progress.wait_for(|known| known.batch.is_some() && known.members.is_some()) => known,
+            () = shared.halt.cancelled() => return Ok(false),
+        };
+        let Some((batch, members)) = known.ok().and_then(|known| known.batch.zip(known.members.clone())) else {
+            return Ok(false);
+        };
+        let sink = match &self.output {
+            Output::Files(paths) => Sink::Files(Box::new(Files::create(paths, batch)?)),
+            Output::Stdout => Sink::Stdout,
+            Output::Count => Sink::Count,
+        };
+        let follower = follower.insert(Follower::new(producer.clone(), batch, members, sink, shared.counts.clone()));
+        follower.run(&shared.submitted, &shared.halt).await
+    }
+
+    async fn conclude(
+        &self,
+        producer: &Producer,
+        shared: &Shared,
+        follower: Option<Follower>,
+        ended: Ended,
+        early: Option<Fault>,
+    ) -> Result<Worked, Fault> {
+        let Ended { submitted, followed } = ended;
+        let complete = matches!(followed, Ok(true)) && submitted.is_ok();
+        let fault = early.or_else(|| followed.err()).or_else(|| match submitted {
+            Ok(_) | Err(Error::Interrupted) => None,
+            Err(error) => Some(error.into()),
+        });
+        let (id, already_there) = {
+            let progress = shared.control.progress.borrow();
+            (progress.batch, progress.already_there)
+        };
+        let Some(id) = id else { return Ok(Worked { summary: None, fault }) };
+        let batch = producer.batch(&BatchSelector::Id(id)).await?;
+        let counts = *shared.counts.borrow();
+        let errors = if counts.unsuccessful() > 0 { self.backend.store.errors(id, 3).await? } else { Vec::new() };
+        let summary = Summary {
+            batch,
+            total: self.checked.jobs,
+            counts,
+            before: follower.as_ref().filter(|_| already_there > 0).map_or(0, Follower::before),
+            complete,
+            elapsed: self.started.elapsed(),
+            errors,
+            output: self.output.clone(),
+            errors_path: follower.as_ref().and_then(Follower::errors_path),
+        };
+        Ok(Worked { summary: Some(summary), fault })
+    }
+
+    /// Returns the model groups that the input asks for.
+    pub(super) fn models(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.checked.models.keys()
+    }
+}
+
+/// Waits until the worker ends although nobody asked it to.
+async fn ending(worker: &mut Option<WorkerTask>) -> Fault {
+    match worker {
+        Some(task) => {
+            let fault = ended_task(task.await);
+            fault.unwrap_or_else(|| Fault::new("the worker ended early").hint("run the same command again to go on"))
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended_worker(worker: WorkerTask) -> Option<Fault> {
+    ended_task(worker.await)
+}
+
+fn ended_task(ended: Result<Result<(), gristmill_worker::Error>, tokio::task::JoinError>) -> Option<Fault> {
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.into()),
+        Err(error) => Some(Fault::of(&error)),
+    }
+}
+
+fn aborted() -> Fault {
+    Fault::new("stopped at once; calls that were running are made again")
+        .hint("the same command goes on where this one stopped")
+        .exit(Exit::Interrupted)
+}

@@ -1,0 +1,226 @@
+//! How a command fails: one line that says what, lines that say what to do, and the exit code.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+use gristmill_common::{broker, config, store};
+use gristmill_producer::{input, output};
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// Everything succeeded.
+    Success,
+    /// The command was wrong, or a file, a database or a broker cannot be used.
+    Usage,
+    /// A key, model or server of a provider is wrong.
+    Setup,
+    /// Everything has ended, some jobs without success.
+    SomeFailed,
+    /// Somebody stopped it; the same command goes on.
+    Interrupted,
+}
+
+impl Exit {
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Usage => 1,
+            Self::Setup => 2,
+            Self::SomeFailed => 3,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub(super) struct Fault {
+    message: String,
+    hints: Vec<String>,
+    pub(super) exit: Exit,
+}
+
+impl Fault {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hints: Vec::new(), exit: Exit::Usage }
+    }
+
+    /// Makes a fault of an error with its causes.
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        let fault = Self::new(chain(error));
+        if is_disk_full(error) { fault.hint("free space on that disk and run the same command again") } else { fault }
+    }
+
+    /// Adds a cause.
+    pub(super) fn because(mut self, error: &(dyn Error + 'static)) -> Self {
+        self.message = format!("{}: {}", self.message, chain(error));
+        self
+    }
+
+    /// Adds a line that says what to do.
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    pub(super) const fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {hint}"))
+    }
+}
+
+/// Joins an error and its causes, leaving out what the text before says already.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let next = cause.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+            || error.to_string().contains("database or disk is full")
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+impl From<store::Error> for Fault {
+    fn from(error: store::Error) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl From<broker::Error> for Fault {
+    fn from(error: broker::Error) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl From<config::Error> for Fault {
+    fn from(error: config::Error) -> Self {
+        let exit = if error.is_setup_fault() { Exit::Setup } else { Exit::Usage };
+        Self::of(&error).exit(exit)
+    }
+}
+
+impl From<input::Error> for Fault {
+    fn from(error: input::Error) -> Self {
+        let fault = Self::of(&error);
+        match error {
+            input::Error::Lines(_) => fault.hint(
+                "a line looks like {\"custom_id\":\"1\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\
+                 \"body\":{\"model\":\"…\",\"messages\":[…]}}",
+            ),
+            _ => fault,
+        }
+    }
+}
+
+impl From<output::WriteError> for Fault {
+    fn from(error: output::WriteError) -> Self {
+        let fault = Self::of(&error);
+        match error {
+            output::WriteError::Foreign { .. } => fault.hint("give another file with -o, or move that one away"),
+            output::WriteError::Io { .. } => fault,
+        }
+    }
+}
+
+impl From<gristmill_producer::Error> for Fault {
+    fn from(error: gristmill_producer::Error) -> Self {
+        use gristmill_producer::Error as E;
+
+        match error {
+            E::Input(source) => match source.downcast::<input::Error>() {
+                Ok(error) => (*error).into(),
+                Err(source) => Self::of(&*source),
+            },
+            E::Interrupted => Self::of(&error).exit(Exit::Interrupted),
+            E::Busy(_) => Self::of(&error).hint("wait until it has finished, or submit under another --name"),
+            E::Replaced(_) => Self::of(&error).hint("what was recorded goes on; run the same command again to add the rest"),
+            E::Cancelled(ref name) => Self::of(&error).hint(format!(
+                "give the new one another --name, or run its cancelled jobs with `gristmill retry {name} --status cancelled`"
+            )),
+            E::Simulated(_) => Self::of(&error).hint("give the new one another --name"),
+            E::UnknownBatch { ref near, .. } => {
+                let hint = if near.is_empty() {
+                    "`gristmill list` shows all of them".to_owned()
+                } else {
+                    format!("did you mean {}?", near.join(", "))
+                };
+                Self::of(&error).hint(hint)
+            }
+            _ => Self::of(&error),
+        }
+    }
+}
+
+impl From<gristmill_worker::Error> for Fault {
+    fn from(error: gristmill_worker::Error) -> Self {
+        let exit = match error {
+            gristmill_worker::Error::Provider(_) | gristmill_worker::Error::NoDeployments => Exit::Setup,
+            _ => Exit::Usage,
+        };
+        Self::of(&error).exit(exit)
+    }
+}
+
+impl From<gristmill_worker::simulate::Error> for Fault {
+    fn from(error: gristmill_worker::simulate::Error) -> Self {
+        Self::of(&error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes_and_hints() {
+        let disk = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = output::WriteError::Io { path: "out.jsonl".into(), source: disk };
+        assert_eq!(
+            Fault::from(error).to_string(),
+            "error: writing out.jsonl failed: no storage space\n\
+             hint: free space on that disk and run the same command again"
+        );
+        let unknown = gristmill_producer::Error::UnknownBatch { selector: "swep".into(), near: vec!["sweep".into()] };
+        assert_eq!(Fault::from(unknown).to_string(), "error: there is no batch `swep`\nhint: did you mean sweep?");
+    }
+
+    #[test]
+    fn what_is_missing_at_the_provider_ends_with_2() {
+        let missing = config::Error::MissingKey { note: String::new() };
+        assert_eq!(Fault::from(missing).exit.code(), 2);
+        assert_eq!(Fault::from(gristmill_worker::Error::NoDeployments).exit.code(), 2);
+        assert_eq!(Fault::new("x").exit.code(), 1);
+        assert_eq!(Fault::from(gristmill_producer::Error::Interrupted).exit.code(), 130);
+    }
+}

@@ -1,0 +1,99 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use gristmill_common::config::Overrides;
+use gristmill_common::job::JobOptions;
+
+use super::Global;
+use super::backends::{self, Backend, Need};
+use super::batch::BatchArgs;
+use super::drive::{Drive, Output};
+use super::fault::{Exit, Fault};
+use super::place::{Missing, Place};
+use super::progress::Style;
+use super::stop::Stop;
+
+const EXAMPLES: &str = "\
+Examples:
+  gristmill run prompts.jsonl -o out.jsonl
+  gristmill run prompts.jsonl -o out.jsonl --simulate
+  gristmill run prompts.jsonl -o out.jsonl --retry-failed
+  gristmill run -i in.jsonl -o out.jsonl --model llama --api-base http://localhost:8000/v1
+
+The key comes from OPENAI_API_KEY, or from gristmill.yaml.
+
+Answers go to -o, errors to a file beside it (out.errors.jsonl), in OpenAI's Batch format.
+Running the same command again goes on where it stopped: nothing is paid twice.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[expect(clippy::doc_markdown, reason = "these comments are the help text")]
+pub(super) struct Args {
+    #[command(flatten)]
+    batch: BatchArgs,
+    /// Write answers to this file as they come, errors beside it; `-` writes both to standard output
+    #[arg(long, short = 'o', visible_alias = "output-file", value_name = "FILE")]
+    output: PathBuf,
+    /// Errors into the same file as answers
+    #[arg(long)]
+    combined: bool,
+    /// Ask a simulator in this process instead of a provider; its answers never stand in for real ones
+    #[arg(long, conflicts_with_all = ["api_base", "db", "database_url"])]
+    simulate: bool,
+    /// The OpenAI-compatible endpoint, such as http://localhost:8000/v1
+    #[arg(long, value_name = "URL")]
+    api_base: Option<String>,
+    /// Calls that run at once at most [default: 128]
+    #[arg(long, value_name = "N")]
+    concurrency: Option<u32>,
+    /// Retries after the first call [default: 5]
+    #[arg(long, value_name = "N")]
+    num_retries: Option<u16>,
+    /// Run jobs again that failed, expired or were cancelled before
+    #[arg(long)]
+    retry_failed: bool,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "auto")]
+    progress: Style,
+}
+
+pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
+    let started = Instant::now();
+    let checked = args.batch.check(JobOptions::default()).await?;
+    let simulator = if args.simulate { Some(backends::simulator().await?) } else { None };
+    let overrides = Overrides::default()
+        .set("api_base", args.api_base)
+        .set("concurrency", args.concurrency.map(|number| number.to_string()))
+        .set("num_retries", args.num_retries.map(|number| number.to_string()));
+    let config = backends::config(global, overrides, simulator.as_ref())?;
+    let models: Vec<Arc<str>> = checked.models.keys().cloned().collect();
+    let deployments = backends::deployments(&config, &models)?;
+    let place = match &simulator {
+        Some(_) => Place::Sqlite(backends::fresh_simulated(Place::simulated()?)?),
+        None => Place::find(global, &config, Missing::Create)?,
+    };
+    let spec = args.batch.spec(&checked, args.simulate);
+    let stop = Stop::on_signals(
+        "stopping: running calls finish and are saved, the same command goes on later; once more to stop at once",
+    )?;
+    let backend = Backend::open(&place, &config, Need::Work).await?;
+    let worker = backend.worker(&config, deployments)?;
+    let drive = Drive {
+        global,
+        backend: &backend,
+        checked: &checked,
+        spec,
+        output: Output::new(&args.output, args.combined),
+        retry_failed: args.retry_failed,
+        style: args.progress,
+        stop: &stop,
+        started,
+    };
+    let worked = drive.to_the_end(Some(worker)).await?;
+    backend.close().await;
+    if let Some(simulator) = simulator {
+        simulator.shutdown().await;
+    }
+    worked.report(global)
+}

@@ -1,0 +1,158 @@
+//! What a run tells at its end.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gristmill_common::batch::{Batch, BatchState};
+use gristmill_common::store::ErrorCount;
+use serde::Serialize;
+
+use super::Global;
+use super::drive::Output;
+use super::fault::{Exit, Fault};
+use super::follow::Counts;
+use super::table::{count, duration, money};
+use super::ui;
+
+/// The end of a run.
+#[derive(Debug)]
+pub(super) struct Summary {
+    pub(super) batch: Batch,
+    /// Jobs of the input.
+    pub(super) total: u64,
+    pub(super) counts: Counts,
+    /// Jobs that had ended before.
+    pub(super) before: u64,
+    /// Whether everything was submitted and has ended.
+    pub(super) complete: bool,
+    pub(super) elapsed: Duration,
+    pub(super) errors: Vec<ErrorCount>,
+    pub(super) output: Output,
+    pub(super) errors_path: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Machine<'a> {
+    batch: &'a str,
+    id: String,
+    complete: bool,
+    total: u64,
+    before: u64,
+    succeeded: u64,
+    failed: u64,
+    cancelled: u64,
+    expired: u64,
+    seconds: f64,
+    cost_usd: f64,
+    simulated: bool,
+    output: Option<String>,
+    errors_output: Option<String>,
+    errors: Vec<serde_json::Value>,
+}
+
+impl Summary {
+    /// Tells it, and returns how the program ends.
+    ///
+    /// Why it is not complete is told by the fault, if there is one.
+    pub(super) fn tell(&self, global: &Global, fault: bool) -> Result<Exit, Fault> {
+        if global.json {
+            let machine = self.machine();
+            if matches!(self.output, Output::Stdout) {
+                ui::tell(&serde_json::to_string(&machine).unwrap_or_default());
+            } else {
+                ui::json(&machine)?;
+            }
+        } else if !global.quiet {
+            ui::tell(&self.text(fault));
+        }
+        Ok(self.exit())
+    }
+
+    fn exit(&self) -> Exit {
+        if !self.complete {
+            Exit::Interrupted
+        } else if self.counts.succeeded >= self.total {
+            Exit::Success
+        } else {
+            Exit::SomeFailed
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
+    fn cost_usd(&self) -> f64 {
+        self.batch.cost_pico_usd as f64 / 1e12
+    }
+
+    fn text(&self, fault: bool) -> String {
+        let Counts { succeeded, failed, cancelled, expired } = self.counts;
+        let mut text = format!("{}: {} of {} succeeded", self.batch.name, count(succeeded), count(self.total));
+        for (number, name) in [(failed, "failed"), (cancelled, "cancelled"), (expired, "expired")] {
+            if number > 0 {
+                text.push_str(&format!(", {} {name}", count(number)));
+            }
+        }
+        let seconds = self.elapsed.as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
+        let rate = self.counts.done().saturating_sub(self.before) as f64 / seconds.max(0.001);
+        if self.before > 0 {
+            text.push_str(&format!(", {} of them before", count(self.before)));
+        }
+        text.push_str(&format!("; {}, {rate:.1}/s", duration(self.elapsed)));
+        if self.batch.cost_pico_usd > 0 {
+            text.push_str(&format!(", {}", money(self.cost_usd())));
+        }
+        if self.batch.simulated {
+            text.push_str(", simulated");
+        }
+        if let Output::Files(paths) = &self.output {
+            text.push_str(&format!("\n  answers: {}", paths.answers.display()));
+            if let Some(errors) = &self.errors_path {
+                text.push_str(&format!("\n  errors:  {}", errors.display()));
+            }
+        }
+        for error in &self.errors {
+            let example = error.example.lines().next().unwrap_or_default();
+            text.push_str(&format!("\n  {} × {}: {example}", count(error.count), error.class));
+        }
+        if fault {
+            return text;
+        }
+        if !self.complete {
+            text.push_str("\ninterrupted: the same command goes on where this one stopped");
+        } else if self.counts.unsuccessful() > 0 && self.batch.state != BatchState::Cancelled {
+            text.push_str("\nrun the same command with --retry-failed to run these again");
+        }
+        text
+    }
+
+    fn machine(&self) -> Machine<'_> {
+        let Counts { succeeded, failed, cancelled, expired } = self.counts;
+        let show = |path: &PathBuf| path.display().to_string();
+        Machine {
+            batch: &self.batch.name,
+            id: self.batch.id.to_string(),
+            complete: self.complete,
+            total: self.total,
+            before: self.before,
+            succeeded,
+            failed,
+            cancelled,
+            expired,
+            seconds: self.elapsed.as_secs_f64(),
+            cost_usd: self.cost_usd(),
+            simulated: self.batch.simulated,
+            output: match &self.output {
+                Output::Files(paths) => Some(show(&paths.answers)),
+                Output::Stdout | Output::Count => None,
+            },
+            errors_output: self.errors_path.as_ref().map(show),
+            errors: self
+                .errors
+                .iter()
+                .map(
+                    |error| serde_json::json!({ "class": error.class, "count": error.count, "example": error.example }),
+                )
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Looking at a batch while it runs: what is shown as progress, and a fault that only a person can mend.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gristmill_common::failure::ErrorClass;
+use gristmill_common::id::BatchId;
+use gristmill_common::store::{DeploymentReport, Store};
+
+use super::drive::{Drive, Shared};
+use super::fault::{Exit, Fault};
+use super::progress::{Progress, View};
+
+/// How often progress is shown.
+const SHOW_EVERY: Duration = Duration::from_millis(250);
+/// How often the database is asked.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often errors are counted, which reads every failed row.
+const ERRORS_EVERY: Duration = Duration::from_secs(10);
+/// How long a look may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a wrong key or model may stand still before the run gives up.
+const KEY_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a server that never answered may stand still before the run gives up.
+const SERVER_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Watches one batch.
+pub(super) struct Watch {
+    store: Arc<dyn Store>,
+    control: gristmill_producer::Control,
+    counts: tokio::sync::watch::Sender<super::follow::Counts>,
+    models: BTreeSet<Arc<str>>,
+    /// Whether this process works the batch, so that nobody else will mend its deployments.
+    in_process: bool,
+    progress: Progress,
+    view: View,
+    paused: Vec<DeploymentReport>,
+    in_flight: u64,
+    stuck: Stuck,
+    looked: Option<Instant>,
+    counted: Option<Instant>,
+}
+
+impl Watch {
+    pub(super) fn new(shared: &Shared, drive: &Drive<'_>, in_process: bool) -> Self {
+        Self {
+            store: Arc::clone(&drive.backend.store),
+            control: shared.control.clone(),
+            counts: shared.counts.clone(),
+            models: drive.models().cloned().collect(),
+            in_process,
+            progress: Progress::new(drive.style, drive.global),
+            view: View { total: drive.checked.jobs, ..View::default() },
+            paused: Vec::new(),
+            in_flight: 0,
+            stuck: Stuck::default(),
+            looked: None,
+            counted: None,
+        }
+    }
+
+    /// Looks once, after a while; returns a fault that stops the run. Cancel safe.
+    pub(super) async fn next(&mut self) -> Option<Fault> {
+        tokio::time::sleep(SHOW_EVERY).await;
+        let submission = self.control.progress.borrow().clone();
+        let counts = *self.counts.borrow();
+        if let Some(batch) = submission.batch
+            && self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY)
+        {
+            self.looked = Some(Instant::now());
+            // A database that does not answer is told by those who need it.
+            let _ = tokio::time::timeout(LOOK_TIMEOUT, self.look(batch, counts.unsuccessful())).await;
+        }
+        self.view.fill(&submission, &self.paused);
+        (self.view.done, self.view.failed) = (counts.done(), counts.unsuccessful());
+        self.progress.show(&mut self.view);
+        if !self.in_process {
+            return None;
+        }
+        self.stuck.look(counts.done(), counts.succeeded, &self.paused, self.in_flight)
+    }
+
+    async fn look(&mut self, batch: BatchId, failed: u64) -> gristmill_common::store::Result<()> {
+        let found = self.store.batch(&gristmill_common::store::BatchSelector::Id(batch)).await?;
+        if let Some(found) = found {
+            #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
+            let cost_usd = found.cost_pico_usd as f64 / 1e12;
+            self.view.cost_usd = cost_usd;
+        }
+        let progress = self.store.progress(batch).await?;
+        (self.view.running, self.view.waiting) = (progress.held, progress.waiting);
+        let workers = self.store.workers().await?;
+        let alive = workers.iter().filter(|worker| worker.alive);
+        self.in_flight = alive.clone().map(|worker| u64::from(worker.in_flight)).sum();
+        self.view.workers = alive.count() as u64;
+        self.paused = self.store.paused_deployments().await?;
+        self.paused.retain(|report| self.models.contains(report.group.as_str()));
+        if failed > 0 && self.counted.is_none_or(|counted| counted.elapsed() >= ERRORS_EVERY) {
+            self.counted = Some(Instant::now());
+            let errors = self.store.errors(batch, 1).await?;
+            self.view.top_error = errors.first().map(|top| format!("{} × {}: {}", top.count, top.class, top.example));
+        }
+        Ok(())
+    }
+}
+
+/// Notices that nothing goes on because of a deployment.
+#[derive(Debug, Default)]
+struct Stuck {
+    done: u64,
+    since: Option<Instant>,
+}
+
+impl Stuck {
+    fn look(&mut self, done: u64, succeeded: u64, paused: &[DeploymentReport], in_flight: u64) -> Option<Fault> {
+        let worst = paused.first();
+        // More calls than the paused deployments' probes: somebody still gets answers.
+        let (Some(report), true) = (worst, done == self.done && in_flight <= paused.len() as u64) else {
+            *self = Self { done, since: None };
+            return None;
+        };
+        let since = *self.since.get_or_insert_with(Instant::now);
+        (since.elapsed() >= patience(report.class.as_deref(), succeeded)?).then(|| fault(report))
+    }
+}
+
+/// Returns how long a deployment may be paused before the run gives up; `None` is for ever.
+fn patience(class: Option<&str>, succeeded: u64) -> Option<Duration> {
+    match class.map(ErrorClass::from_name)? {
+        ErrorClass::Authentication
+        | ErrorClass::PermissionDenied
+        | ErrorClass::NotFound
+        | ErrorClass::InsufficientQuota => Some(KEY_PATIENCE),
+        // A server that answered before may come back.
+        _ if succeeded > 0 => None,
+        _ => Some(SERVER_PATIENCE),
+    }
+}
+
+fn fault(report: &DeploymentReport) -> Fault {
+    let reason = report.paused.as_deref().unwrap_or("it does not work");
+    Fault::new(format!("deployment {}: {reason}", report.deployment))
+        .hint("no job failed and nothing is lost: put it right and run the same command again")
+        .exit(Exit::Setup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paused(class: &str) -> Vec<DeploymentReport> {
+        vec![DeploymentReport {
+            deployment: "gpt-4o".into(),
+            group: "gpt-4o".into(),
+            paused: Some("401 AuthenticationError: no; set OPENAI_API_KEY to a valid key".into()),
+            class: Some(class.into()),
+        }]
+    }
+
+    #[test]
+    fn a_wrong_key_stops_the_run_and_a_flaky_server_does_not() {
+        assert_eq!(patience(Some("AuthenticationError"), 1_000), Some(KEY_PATIENCE));
+        assert_eq!(patience(Some("APIConnectionError"), 0), Some(SERVER_PATIENCE));
+        assert_eq!(patience(Some("APIConnectionError"), 1), None);
+        assert_eq!(patience(None, 0), None);
+        assert_eq!(fault(&paused("x")[0]).exit, Exit::Setup);
+    }
+
+    #[test]
+    fn only_standing_still_counts() {
+        let mut stuck = Stuck::default();
+        let long_ago = Instant::now().checked_sub(KEY_PATIENCE).unwrap();
+        let key = paused("AuthenticationError");
+        assert!(stuck.look(0, 0, &key, 0).is_none());
+        stuck.since = Some(long_ago);
+        assert!(stuck.look(0, 0, &key, 0).is_some());
+        stuck.since = Some(long_ago);
+        assert!(stuck.look(1, 0, &key, 0).is_none(), "a job has ended");
+        stuck.since = Some(long_ago);
+        assert!(stuck.look(1, 0, &key, 9).is_none(), "calls are in flight elsewhere");
+        stuck.since = Some(long_ago);
+        assert!(stuck.look(1, 0, &[], 0).is_none(), "it works again");
+    }
+}

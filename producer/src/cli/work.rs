@@ -1,0 +1,61 @@
+use gristmill_common::config::Overrides;
+
+use super::Global;
+use super::backends::{self, Backend, Need};
+use super::fault::{Exit, Fault};
+use super::place::{Missing, Place};
+use super::stop::Stop;
+use super::ui;
+
+const EXAMPLES: &str = "\
+Examples:
+  gristmill worker                                  serves the model_list of gristmill.yaml
+  gristmill worker --model gpt-4o --concurrency 64
+  DATABASE_URL=postgres://… AMQP_URL=amqp://… gristmill worker";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[expect(clippy::doc_markdown, reason = "these comments are the help text")]
+pub(super) struct Args {
+    /// Serve this model; may be repeated [default: all of the configuration's model_list]
+    #[arg(long, value_name = "MODEL")]
+    model: Vec<String>,
+    /// The OpenAI-compatible endpoint, such as http://localhost:8000/v1
+    #[arg(long, value_name = "URL")]
+    api_base: Option<String>,
+    /// Calls that run at once at most
+    #[arg(long, value_name = "N")]
+    concurrency: Option<u32>,
+    /// Retries after the first call
+    #[arg(long, value_name = "N")]
+    num_retries: Option<u16>,
+}
+
+pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
+    let overrides = Overrides::default()
+        .set("api_base", args.api_base)
+        .set("concurrency", args.concurrency.map(|number| number.to_string()))
+        .set("num_retries", args.num_retries.map(|number| number.to_string()));
+    let config = backends::config(global, overrides, None)?;
+    let deployments =
+        if args.model.is_empty() { config.deployments()? } else { backends::deployments(&config, &args.model)? };
+    if deployments.is_empty() {
+        return Err(Fault::from(gristmill_worker::Error::NoDeployments));
+    }
+    let place = Place::find(global, &config, Missing::Create)?;
+    let stop = Stop::on_signals("stopping: running calls finish first; once more to stop at once")?;
+    let backend = Backend::open(&place, &config, Need::Work).await?;
+    if !global.quiet {
+        let serves: Vec<String> =
+            deployments.iter().map(|deployment| format!("{} ({})", deployment.group, deployment.provider)).collect();
+        ui::tell(&format!("worker: serves {}; up to {} calls at once", serves.join(", "), config.concurrency));
+    }
+    let options = backend.worker(&config, deployments)?;
+    let abort = stop.abort.clone();
+    tokio::select! {
+        outcome = gristmill_worker::run(options, stop.drain.clone(), stop.abort.clone()) => outcome?,
+        () = abort.cancelled() => return Ok(Exit::Interrupted),
+    }
+    backend.close().await;
+    Ok(Exit::Success)
+}

@@ -1,0 +1,9 @@
+//! Results as files: the lines of the OpenAI Batch format, and the writer that keeps a pair of files right.
+
+mod file;
+mod line;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use file::{Files, Paths, WriteError};
+pub use line::{line, usd};

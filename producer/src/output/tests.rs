@@ -1,0 +1,212 @@
+use super::*;
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta};
+use gristmill_common::failure::{ErrorClass, ErrorRecord};
+use gristmill_common::id::{BatchId, JobId};
+use gristmill_common::outcome::{JobResult, ResultRow, Status, Usage};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn time() -> DateTime<chrono::Utc> {
+    DateTime::from_timestamp_millis(1_795_400_000_000).unwrap()
+}
+
+/// Makes a successful row of the job at an ordinal.
+pub(crate) fn row(batch: BatchId, ordinal: u32) -> ResultRow {
+    let mut result = JobResult::without_answer(Status::Succeeded, ErrorRecord::new(ErrorClass::Api, "none"), 1, time());
+    result.error = None;
+    result.response = Some(Bytes::from_static(br#"{"id":"chatcmpl-1","choices":[]}"#));
+    ResultRow {
+        job_id: JobId::derive(batch, ordinal),
+        run: 1,
+        batch_id: batch,
+        custom_id: format!("job-{ordinal}"),
+        endpoint: "/v1/chat/completions".to_owned(),
+        model: "gpt-4o".to_owned(),
+        tags: std::collections::BTreeMap::new(),
+        metadata: None,
+        simulated: false,
+        result,
+    }
+}
+
+fn failed(batch: BatchId, ordinal: u32, run: u32, status: Status, error: ErrorRecord) -> ResultRow {
+    ResultRow { run, result: JobResult::without_answer(status, error, 1, time()), ..row(batch, ordinal) }
+}
+
+fn read(bytes: &[u8]) -> Value {
+    assert_eq!(bytes.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
+    serde_json::from_slice(bytes).unwrap()
+}
+
+#[test]
+fn an_answer_is_a_line_of_openais_format_with_ours_beside_it() {
+    let mut row = row(BatchId::new(time()), 7);
+    row.result.cost_pico_usd = Some(1_234_500_000);
+    row.result.usage = Usage { input_tokens: Some(12), output_tokens: Some(3), ..Usage::default() };
+    row.result.queued_at = Some(time());
+    row.result.started_at = Some(time() + TimeDelta::milliseconds(40));
+    row.result.latency_ms = Some(210);
+    row.result.request_id = Some("req_1".to_owned());
+    row.result.provider = Some("openai".into());
+    let text = String::from_utf8(line(&row)).unwrap();
+    assert!(text.contains(
+        r#""response":{"status_code":200,"request_id":"req_1","body":{"id":"chatcmpl-1","choices":[]}},"error":null"#
+    ));
+    assert!(text.contains(r#""cost_usd":0.0012345,"#), "exact, and a number: {text}");
+    let line = read(text.as_bytes());
+    assert!(line["id"].as_str().unwrap().starts_with("batch_req_"));
+    assert_eq!(line["custom_id"], "job-7");
+    let ours = &line["gristmill"];
+    assert_eq!(ours["queue_ms"], 40);
+    assert_eq!(
+        (&ours["status"], &ours["input_tokens"], &ours["simulated"]),
+        (&json!("succeeded"), &json!(12), &json!(false))
+    );
+}
+
+#[test]
+fn a_body_keeps_its_text_and_loses_its_line_breaks() {
+    let mut row = row(BatchId::new(time()), 0);
+    let body = "{\n  \"b\" : 1.50,\r\n\t\"a\": \"x  \\\"\\\\\\n  y\"\n}\n";
+    row.result.response = Some(Bytes::from_static(body.as_bytes()));
+    let text = String::from_utf8(line(&row)).unwrap();
+    assert!(text.contains(r#""body":{"b" : 1.50,"a": "x  \"\\\n  y"}}"#), "{text}");
+    let value: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(read(text.as_bytes())["response"]["body"], value);
+    row.result.response = Some(Bytes::from_static(b"<html>"));
+    assert_eq!(read(&line(&row))["response"]["body"], "<html>");
+}
+
+#[test]
+fn an_error_of_the_provider_stands_in_the_response() {
+    let batch = BatchId::new(time());
+    let mut error = ErrorRecord::new(ErrorClass::BadRequest, "no such parameter");
+    error.status = Some(400);
+    error.param = Some("temperatur".to_owned());
+    error.request_id = Some("req_9".to_owned());
+    let line1 = read(&line(&failed(batch, 0, 1, Status::Failed, error.clone())));
+    assert_eq!(line1["error"], Value::Null);
+    assert_eq!(line1["response"]["status_code"], 400);
+    assert_eq!(line1["response"]["request_id"], "req_9");
+    assert_eq!(line1["response"]["body"]["error"]["message"], "no such parameter");
+    assert_eq!(line1["response"]["body"]["error"]["param"], "temperatur");
+    assert_eq!(line1["gristmill"]["error"], serde_json::to_value(&error).unwrap(), "the whole record");
+
+    let error = error.with_body(br#"{"error":{"message":"its own words","code":7}}"#);
+    let line2 = read(&line(&failed(batch, 0, 1, Status::Failed, error)));
+    assert_eq!(line2["response"]["body"]["error"], json!({"message": "its own words", "code": 7}));
+}
+
+#[test]
+fn what_got_no_answer_has_an_error_and_no_response() {
+    let batch = BatchId::new(time());
+    let cases = [
+        (Status::Cancelled, ErrorClass::Cancelled, "batch_cancelled"),
+        (Status::Expired, ErrorClass::DeadlineExceeded, "batch_expired"),
+        (Status::Failed, ErrorClass::Timeout, "Timeout"),
+    ];
+    for (status, class, code) in cases {
+        let line = read(&line(&failed(batch, 0, 1, status, ErrorRecord::new(class, "why"))));
+        assert_eq!((&line["response"], &line["error"]), (&Value::Null, &json!({"code": code, "message": "why"})));
+    }
+}
+
+#[test]
+fn dollars_are_exact() {
+    for (pico, text) in [
+        (0, "0"),
+        (1, "0.000000000001"),
+        (-2_500_000_000_000, "-2.5"),
+        (7_000_000_000_000, "7"),
+        (i64::MAX, "9223372.036854775807"),
+    ] {
+        assert_eq!(usd(pico), text);
+    }
+}
+
+fn lines(path: &std::path::Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(text.is_empty() || text.ends_with('\n'));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_files_hold_the_latest_run_of_each_job(
+        events in proptest::collection::vec((0u32..12, any::<bool>(), any::<bool>()), 0..60),
+        combined: bool,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("out.jsonl"), combined);
+        let batch = BatchId::new(time());
+        let mut files = Files::create(&paths, batch).unwrap();
+        let mut latest: std::collections::BTreeMap<u32, (u32, bool)> = Default::default();
+        for (ordinal, succeeds, settle) in events {
+            let run = latest.get(&ordinal).map_or(1, |(run, _)| run + 1);
+            let row = if succeeds {
+                ResultRow { run, ..row(batch, ordinal) }
+            } else {
+                failed(batch, ordinal, run, Status::Failed, ErrorRecord::new(ErrorClass::Timeout, "late"))
+            };
+            files.write(std::slice::from_ref(&row)).unwrap();
+            files.write(&[row]).unwrap();
+            latest.insert(ordinal, (run, succeeds));
+            if settle {
+                files.settle().unwrap();
+            }
+        }
+        files.settle().unwrap();
+        let expected = |wanted: Option<bool>| -> Vec<(String, u32)> {
+            let fits = latest.iter().filter(|(_, (_, succeeds))| wanted.is_none_or(|wanted| *succeeds == wanted));
+            let mut all: Vec<_> = fits.map(|(ordinal, (run, _))| (format!("job-{ordinal}"), *run)).collect();
+            all.sort();
+            all
+        };
+        let found = |path: &std::path::Path| -> Vec<(String, u32)> {
+            let one = |line: &Value| {
+                let run = line["gristmill"]["run"].as_u64().unwrap();
+                (line["custom_id"].as_str().unwrap().to_owned(), u32::try_from(run).unwrap())
+            };
+            let mut all: Vec<_> = lines(path).iter().map(one).collect();
+            all.sort();
+            all
+        };
+        prop_assert_eq!(found(&paths.answers), expected((!combined).then_some(true)));
+        if let Some(errors) = &paths.errors {
+            prop_assert_eq!(found(errors), expected(Some(false)));
+            prop_assert_eq!(files.errors_path().is_some(), !expected(Some(false)).is_empty());
+            prop_assert_eq!(errors.exists(), files.errors_path().is_some(), "only where there are errors");
+        }
+    }
+}
+
+#[test]
+fn files_of_others_are_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.jsonl");
+    let paths = Paths::new(path.clone(), false);
+    let (ours, other) = (BatchId::new(time()), BatchId::new(time()));
+    assert!(Files::check(&paths, None).is_ok());
+    std::fs::write(&path, "my thesis\n").unwrap();
+    assert!(matches!(Files::create(&paths, ours), Err(WriteError::Foreign { .. })));
+    std::fs::write(&path, line(&row(other, 0))).unwrap();
+    assert!(matches!(Files::create(&paths, ours), Err(WriteError::Foreign { .. })));
+    assert!(Files::create(&paths, other).is_ok());
+    std::fs::write(&path, line(&ResultRow { simulated: true, ..row(other, 0) })).unwrap();
+    assert!(Files::create(&paths, ours).is_ok());
+    std::fs::write(paths.errors.as_ref().unwrap(), "notes\n").unwrap();
+    assert!(Files::create(&paths, ours).is_err());
+    assert!(Files::check(&Paths::new(dir.path().join("no/out.jsonl"), false), None).is_err());
+    assert!(Files::check(&Paths::new(dir.path().to_owned(), false), None).is_err());
+}
+
+#[test]
+fn the_errors_file_is_named_after_the_answers() {
+    let errors = |path: &str| Paths::new(path.into(), false).errors.unwrap().to_string_lossy().into_owned();
+    assert_eq!(errors("a/out.jsonl"), "a/out.errors.jsonl");
+    assert_eq!(errors("out"), "out.errors.jsonl");
+    assert_eq!(Paths::new("out.jsonl".into(), true).errors, None);
+}

@@ -1,0 +1,221 @@
+//! One request and its answer over HTTP: time limits, the size limit, and nothing of what either says.
+
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use gristmill_common::config::Timeouts;
+use gristmill_common::failure::{ErrorClass, ErrorRecord};
+use http::{HeaderMap, StatusCode};
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, timeout_at};
+
+use super::transport;
+
+/// What one exchange may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) timeouts: Timeouts,
+    /// A shorter total that the caller asks for.
+    pub(super) deadline: Option<Duration>,
+    pub(super) max_response_bytes: usize,
+}
+
+/// How an exchange went.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// Whether any byte of the request may have left.
+    pub(super) sent: bool,
+    /// Time to the head of the answer.
+    pub(super) first_byte: Option<Duration>,
+    /// Time of it all.
+    pub(super) total: Duration,
+    /// The head, if one came.
+    pub(super) head: Option<(StatusCode, HeaderMap)>,
+    /// The whole body, or why there is none.
+    pub(super) body: Result<Bytes, ErrorRecord>,
+}
+
+/// Sends a request and reads its answer. `body` becomes the request's body.
+pub(super) async fn exchange(
+    client: &reqwest::Client,
+    mut request: reqwest::Request,
+    body: Bytes,
+    limits: Limits,
+) -> Exchange {
+    let started = Instant::now();
+    let sent = Arc::new(OnceLock::new());
+    *request.body_mut() = Some(reqwest::Body::wrap(Outgoing { data: Some(body), sent: Arc::clone(&sent) }));
+    let clock = Watch { started, limits };
+    let mut exchange =
+        Exchange { sent: false, first_byte: None, total: Duration::ZERO, head: None, body: Ok(Bytes::new()) };
+    exchange.body = match clock.head(client.execute(request), &sent).await {
+        Ok(mut response) => {
+            exchange.first_byte = Some(started.elapsed());
+            let body = clock.body(&mut response).await;
+            exchange.head = Some((response.status(), std::mem::take(response.headers_mut())));
+            body
+        }
+        Err(record) => Err(record),
+    };
+    exchange.sent = sent.get().is_some();
+    exchange.total = started.elapsed();
+    exchange
+}
+
+/// The limits of an exchange that has begun.
+#[derive(Debug, Clone, Copy)]
+struct Watch {
+    started: Instant,
+    limits: Limits,
+}
+
+impl Watch {
+    fn total(&self) -> Instant {
+        let total = self.limits.timeouts.total;
+        self.started + self.limits.deadline.map_or(total, |deadline| deadline.min(total))
+    }
+
+    /// Waits for the head. The time to the first byte counts from when the request's body begins to be sent.
+    async fn head(
+        &self,
+        response: impl Future<Output = reqwest::Result<reqwest::Response>>,
+        sent: &OnceLock<Instant>,
+    ) -> Result<reqwest::Response, ErrorRecord> {
+        let Timeouts { connect, first_byte, .. } = self.limits.timeouts;
+        // The client ends a slow connect itself; this limit is for whatever else may come before sending.
+        let unsent = self.started + connect + Duration::from_secs(1);
+        let mut limit = unsent.min(self.started + first_byte);
+        let mut response = pin!(response);
+        loop {
+            let until = limit.min(self.total());
+            match timeout_at(until, &mut response).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => return Err(transport::failure(error, &self.limits.timeouts)),
+                Err(_) if until == self.total() => return Err(self.total_passed()),
+                Err(_) => {}
+            }
+            let now = Instant::now();
+            limit = match sent.get() {
+                Some(at) if *at + first_byte > now => *at + first_byte,
+                Some(_) => return Err(first_byte_passed(first_byte)),
+                None if now < unsent => unsent.min(now + first_byte),
+                None => return Err(transport::connect_timed_out(connect)),
+            };
+        }
+    }
+
+    async fn body(&self, response: &mut reqwest::Response) -> Result<Bytes, ErrorRecord> {
+        let cap = self.limits.max_response_bytes;
+        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+        if announced.is_some_and(|length| length > cap) {
+            return Err(too_large(cap));
+        }
+        // Most answers come in one piece, which is then not copied.
+        let Some(first) = self.chunk(response).await? else { return Ok(Bytes::new()) };
+        if announced == Some(first.len()) {
+            // Reads the end, so that the connection can be used again.
+            while self.chunk(response).await?.is_some() {}
+            return Ok(first);
+        }
+        let mut all: Option<BytesMut> = None;
+        let mut length = first.len();
+        while length <= cap {
+            let Some(chunk) = self.chunk(response).await? else {
+                return Ok(all.map_or(first, BytesMut::freeze));
+            };
+            length += chunk.len();
+            let all = all.get_or_insert_with(|| {
+                let mut all = BytesMut::with_capacity(announced.unwrap_or(length * 2).min(cap));
+                all.extend_from_slice(&first);
+                all
+            });
+            all.extend_from_slice(&chunk);
+        }
+        Err(too_large(cap))
+    }
+
+    async fn chunk(&self, response: &mut reqwest::Response) -> Result<Option<Bytes>, ErrorRecord> {
+        let idle = self.limits.timeouts.idle;
+        let until = (Instant::now() + idle).min(self.total());
+        match timeout_at(until, response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(transport::failure(error, &self.limits.timeouts)),
+            Err(_) if until == self.total() => Err(self.total_passed()),
+            Err(_) => Err(idle_passed(idle)),
+        }
+    }
+
+    fn total_passed(&self) -> ErrorRecord {
+        let total = self.limits.timeouts.total;
+        match self.limits.deadline {
+            Some(deadline) if deadline < total => timed_out(
+                "timeout.total",
+                format!("the call did not end within the {deadline:?} left for it; give the job more time"),
+            ),
+            _ => timed_out(
+                "timeout.total",
+                format!("the call did not end within timeout ({total:?}); raise timeout, or ask for less output"),
+            ),
+        }
+    }
+}
+
+fn first_byte_passed(limit: Duration) -> ErrorRecord {
+    timed_out(
+        "timeout.first_byte",
+        format!(
+            "no answer began within first_byte_timeout ({limit:?}); raise first_byte_timeout, or ask for less output"
+        ),
+    )
+}
+
+fn idle_passed(limit: Duration) -> ErrorRecord {
+    timed_out(
+        "timeout.idle",
+        format!(
+            "the answer was silent for idle_timeout ({limit:?}) before its end; raise idle_timeout if the provider is slow"
+        ),
+    )
+}
+
+pub(super) fn timed_out(kind: &str, message: String) -> ErrorRecord {
+    ErrorRecord::new(ErrorClass::Timeout, message).caused_by(kind, "the time limit passed")
+}
+
+/// An answer beyond the limit would be so again: it ends the run.
+fn too_large(cap: usize) -> ErrorRecord {
+    let message = format!(
+        "the answer is larger than max_response_bytes ({cap}); raise max_response_bytes, or ask for less output"
+    );
+    let mut record = ErrorRecord::new(ErrorClass::ApiResponseValidation, message);
+    record.retryable = false;
+    record
+}
+
+/// A request's body that notes when it begins to be sent.
+struct Outgoing {
+    data: Option<Bytes>,
+    sent: Arc<OnceLock<Instant>>,
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        // The first time counts.
+        let _ = self.sent.set(Instant::now());
+        Poll::Ready(self.data.take().map(|data| Ok(Frame::data(data))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.data.as_ref().map_or(0, |data| data.len() as u64))
+    }
+}

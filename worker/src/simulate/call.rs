@@ -1,0 +1,122 @@
+//! One call from its arrival to its end, whatever the end is.
+//!
+//! A call is counted when it arrives. When it is dropped, by an answer, by a caller who went away or by shutdown, it is
+//! counted as ended and gets its line in the call log. So lines equal arrivals as soon as nothing is in flight.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::log::Line;
+use super::request::Endpoint;
+use super::shared::Shared;
+use super::stats::{Name, Outcome};
+
+/// A call in flight.
+#[derive(Debug)]
+pub(super) struct Call {
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    arrived: Instant,
+    arrived_ms: i64,
+    /// Kept for the log only.
+    marker: Option<Box<str>>,
+    number: u32,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    /// `None` until it is decided.
+    outcome: Option<Outcome>,
+    status: Option<u16>,
+    has_ended: bool,
+}
+
+impl Call {
+    /// Counts the arrival.
+    pub(super) fn arrive(shared: Arc<Shared>, endpoint: Endpoint) -> Self {
+        shared.counters.arrived();
+        Self {
+            endpoint,
+            arrived: Instant::now(),
+            arrived_ms: shared.unix_ms(),
+            marker: None,
+            number: 0,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            outcome: None,
+            status: None,
+            has_ended: false,
+            shared,
+        }
+    }
+
+    pub(super) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    pub(super) fn arrived_ms(&self) -> i64 {
+        self.arrived_ms
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.arrived.elapsed()
+    }
+
+    pub(super) fn endpoint(&self) -> Endpoint {
+        self.endpoint
+    }
+
+    /// Notes what the body tells about the call.
+    pub(super) fn identify(&mut self, marker: &str, prompt_tokens: u64) {
+        if self.shared.log.is_some() {
+            self.marker = Some(marker.into());
+        }
+        self.prompt_tokens = prompt_tokens;
+    }
+
+    /// Notes the number of the call among all of its marker.
+    pub(super) fn number(&mut self, number: u32) {
+        self.number = number;
+    }
+
+    /// Decides the outcome, which then holds even if the caller does not wait for it.
+    pub(super) fn decide(&mut self, outcome: Outcome, status: Option<u16>, completion_tokens: u64) {
+        self.outcome = Some(outcome);
+        self.status = status;
+        self.completion_tokens = completion_tokens;
+    }
+
+    /// Ends the call as decided, with the caller still there.
+    pub(super) fn end(mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let is_stopping = self.shared.stop.is_cancelled();
+        let outcome =
+            self.outcome.unwrap_or(Outcome::Named(if is_stopping { Name::Shutdown } else { Name::ClientGone }));
+        if let Some(log) = &self.shared.log {
+            let text;
+            let outcome = match outcome {
+                Outcome::Named(name) => name.as_str(),
+                Outcome::Status(status) => {
+                    text = status.to_string();
+                    &text
+                }
+            };
+            log.write(&Line {
+                t_ms: self.arrived_ms,
+                t_end_ms: self.shared.unix_ms(),
+                marker: self.marker.as_deref(),
+                n: self.number,
+                outcome,
+                status: self.status,
+                path: self.endpoint.path(),
+                client_gone: !self.has_ended && !is_stopping,
+                prompt_tokens: self.prompt_tokens,
+                completion_tokens: self.completion_tokens,
+            });
+        }
+        self.shared.counters.ended(outcome, self.status);
+    }
+}

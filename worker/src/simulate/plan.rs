@@ -1,0 +1,97 @@
+//! What will become of a call, decided in one step when its body is there: key, limits, numbers, faults.
+
+use std::time::Duration;
+
+use super::call::Call;
+use super::fault::{self, Fault, FaultRule};
+use super::random::{self, Purpose, Random};
+use super::refusal::Refusal;
+use super::reply::Reply;
+use super::request::{Malformed, Request};
+use super::shared::{Settings, Shared};
+use super::tally::Turn;
+
+/// A call that was let in.
+pub(super) struct Plan<'a> {
+    pub(super) request: Request<'a>,
+    pub(super) reply: Reply,
+    pub(super) fault: Option<Fault>,
+    pub(super) draws: Draws,
+}
+
+/// A call that was not.
+pub(super) type Refused = (Reply, Refusal);
+
+/// What chance is drawn from for one call: nothing that depends on other markers or on time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Draws {
+    seed: u64,
+    marker: u64,
+    turn: u32,
+}
+
+impl<'a> Plan<'a> {
+    /// Decides, without waiting; `key` is the verdict on the call's key.
+    pub(super) fn make(
+        shared: &Shared,
+        settings: &Settings,
+        call: &mut Call,
+        key: Result<(), Refusal>,
+        request: Result<Request<'a>, Malformed>,
+    ) -> Result<Self, Box<Refused>> {
+        let request = match request {
+            Ok(request) => request,
+            Err(malformed) => {
+                let refusal = key.err().unwrap_or_else(|| Refusal::malformed(malformed));
+                return Err(Box::new((Reply::new(0, None), refusal)));
+            }
+        };
+        call.identify(request.marker(), request.prompt_tokens());
+
+        let mut arrival = None;
+        let refusal = key.and_then(|()| request.check(call.endpoint()).map_err(Refusal::malformed)).and_then(|()| {
+            let arrived = arrival.insert(shared.meter.arrive(request.charged_tokens(), call.arrived()));
+            arrived.verdict.as_ref().map_err(|refusal| {
+                shared.counters.refused();
+                Refusal::limited(refusal, request.model())
+            })?;
+            Ok(())
+        });
+
+        let marker = random::hash(request.marker().as_bytes());
+        let script = request.script();
+        let is_counted =
+            shared.log.is_some() || !settings.faults.is_empty() || !settings.jitter.is_zero() || script.is_some();
+        let turn = if is_counted { shared.tally.count(marker, refusal.is_ok()) } else { Turn::UNCOUNTED };
+        call.number(turn.call);
+        let id = Random::new(shared.seed, marker, turn.call, Purpose::RequestId).bits();
+        let reply = Reply::new(id, arrival);
+        if let Err(refusal) = refusal {
+            return Err(Box::new((reply, refusal)));
+        }
+
+        let draws = Draws { seed: shared.seed, marker, turn: turn.admitted };
+        let fault = match script.map(|script| fault::scripted(script, turn.admitted)) {
+            None => FaultRule::choose(&settings.faults, || draws.random(Purpose::Fault)).cloned(),
+            Some(Ok(fault)) => fault,
+            Some(Err(reason)) => return Err(Box::new((reply, Refusal::script(&reason)))),
+        };
+        Ok(Self { request, reply, fault, draws })
+    }
+}
+
+impl Draws {
+    /// Starts the random numbers of one decision about the call.
+    pub(super) fn random(self, purpose: Purpose) -> Random {
+        Random::new(self.seed, self.marker, self.turn, purpose)
+    }
+
+    /// Draws the time until the answer, evenly around the latency.
+    pub(super) fn latency(self, settings: &Settings) -> Duration {
+        if settings.jitter.is_zero() {
+            return settings.latency;
+        }
+        let shift = settings.jitter.mul_f64(2.0 * self.random(Purpose::Latency).unit());
+        (settings.latency + shift).saturating_sub(settings.jitter)
+    }
+}
