@@ -295,10 +295,14 @@ impl Lab {
         let mut cursor = Cursor::default();
         loop {
             let page = self.other.results_after(batch, cursor, 100).await.unwrap();
+            let held_back = page.more && page.rows.is_empty();
             rows.extend(page.rows);
             cursor = page.cursor;
             if !page.more {
                 return rows;
+            }
+            if held_back {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
     }
