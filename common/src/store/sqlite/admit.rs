@@ -192,18 +192,17 @@ async fn standing_of_batches(
             continue;
         }
         let id = arrival.job.batch;
-        if !known.contains_key(&id) {
-            let mut cancelled = batch::is_cancelled(tx, id).await?;
-            let adoptable = !arrival.recorded && arrival.request.is_some();
-            if cancelled.is_none() && adoptable && id == BatchId::adhoc(arrival.job.id.part_day()) {
-                batch::make_adhoc(tx, id, now).await?;
-                cancelled = Some(false);
-            }
-            if cancelled.is_some() || !adoptable {
-                known.insert(id, cancelled);
-            }
+        let mut cancelled = match known.get(&id) {
+            Some(cancelled) => *cancelled,
+            None => batch::is_cancelled(tx, id).await?,
+        };
+        let adoptable = !arrival.recorded && arrival.request.is_some();
+        if cancelled.is_none() && adoptable && id == BatchId::adhoc(arrival.job.id.part_day()) {
+            batch::make_adhoc(tx, id, now).await?;
+            cancelled = Some(false);
         }
-        if known.get(&id).copied().flatten().is_none() {
+        known.insert(id, cancelled);
+        if cancelled.is_none() {
             *plan = Plan::Answer(Verdict::Unknown);
         }
     }
