@@ -1,5 +1,19 @@
 use gristmill_common::{broker, store};
 
+/// Joins an error and its causes, leaving out what the text before says already.
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let next = cause.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// The result of a producer's call.
 pub type Result<T> = std::result::Result<T, Error>;
 

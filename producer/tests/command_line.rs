@@ -1,5 +1,7 @@
 //! The program as people meet it: help, exit codes, and what it says of wrong input, without any server.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

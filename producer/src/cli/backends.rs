@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gristmill_common::broker::{Broker, RabbitBroker, RabbitOptions};
+use gristmill_common::broker::{Broker, EmbeddedBroker, RabbitBroker, RabbitOptions};
 use gristmill_common::clock::{Clock, SystemClock};
 use gristmill_common::config::{Config, Deployment, Env, Overrides, Sources};
-use gristmill_common::store::{PostgresStore, Store};
+use gristmill_common::store::{PostgresStore, SqliteStore, Store, WorkerLock};
 use gristmill_producer::{Options, Producer};
 use gristmill_worker::simulate::{self, Simulator};
 use secrecy::SecretString;
@@ -34,11 +34,15 @@ pub(super) enum Need {
 }
 
 /// The store and the broker of a process.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Backend {
     pub(super) store: Arc<dyn Store>,
     pub(super) broker: Option<Arc<dyn Broker>>,
     pub(super) clock: Arc<dyn Clock>,
+    /// The embedded database.
+    pub(super) file: Option<PathBuf>,
+    /// The right to work an embedded database, given back when the process ends.
+    _lock: Option<WorkerLock>,
 }
 
 /// Reads the configuration; `simulator` takes every model group's place.
@@ -68,9 +72,27 @@ impl Backend {
     pub(super) async fn open(place: &Place, config: &Config, need: Need) -> Result<Self, Fault> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         match place {
-            Place::Sqlite(path) => sqlite(path, clock, need).await,
+            Place::Sqlite(path) => sqlite(path, clock, need, None).await,
             Place::Postgres(url) => postgres(url, clock, config, need).await,
         }
+    }
+
+    /// Opens the throw-away database of simulated runs, empty.
+    pub(super) async fn simulated(path: &Path) -> Result<Self, Fault> {
+        // A run that still goes on keeps its database.
+        let lock = SqliteStore::lock_path(path)?;
+        for suffix in ["", "-wal", "-shm"] {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            let file = PathBuf::from(name);
+            match std::fs::remove_file(&file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Fault::new(format!("removing {} failed", file.display())).because(&error));
+                }
+                _ => {}
+            }
+        }
+        sqlite(path, Arc::new(SystemClock), Need::Work, Some(lock)).await
     }
 
     /// Makes a producer of it.
@@ -106,9 +128,17 @@ impl Backend {
     }
 }
 
-async fn sqlite(path: &Path, _clock: Arc<dyn Clock>, _need: Need) -> Result<Backend, Fault> {
-    Err(Fault::new(format!("the embedded database {} cannot be opened by this build", path.display()))
-        .hint("set DATABASE_URL to a Postgres server"))
+async fn sqlite(path: &Path, clock: Arc<dyn Clock>, need: Need, lock: Option<WorkerLock>) -> Result<Backend, Fault> {
+    let store = SqliteStore::open(path, Arc::clone(&clock)).await?;
+    let lock = match (need, lock) {
+        (Need::Work, None) => Some(store.lock_exclusively()?),
+        (_, lock) => lock,
+    };
+    let broker: Option<Arc<dyn Broker>> = match need {
+        Need::Store | Need::Schema => None,
+        Need::Queue | Need::Work => Some(Arc::new(EmbeddedBroker::new(&store))),
+    };
+    Ok(Backend { store: store.shared(), broker, clock, file: Some(path.to_owned()), _lock: lock })
 }
 
 async fn postgres(url: &SecretString, clock: Arc<dyn Clock>, config: &Config, need: Need) -> Result<Backend, Fault> {
@@ -129,7 +159,7 @@ async fn postgres(url: &SecretString, clock: Arc<dyn Clock>, config: &Config, ne
             Some(broker)
         }
     };
-    Ok(Backend { store, broker, clock })
+    Ok(Backend { store, broker, clock, file: None, _lock: None })
 }
 
 /// Starts a simulator on a free port of this machine.
@@ -137,22 +167,6 @@ pub(super) async fn simulator() -> Result<Simulator, Fault> {
     let options =
         simulate::Options { latency: SIMULATED_LATENCY, jitter: SIMULATED_LATENCY / 2, ..simulate::Options::default() };
     Ok(Simulator::start(options).await?)
-}
-
-/// Makes room for the throw-away database of a simulated run.
-pub(super) fn fresh_simulated(path: PathBuf) -> Result<PathBuf, Fault> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        let file = PathBuf::from(name);
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Fault::new(format!("removing {} failed", file.display())).because(&error));
-            }
-            _ => {}
-        }
-    }
-    Ok(path)
 }
 
 /// Returns the deployments of some model groups.

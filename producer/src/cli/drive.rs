@@ -29,6 +29,9 @@ use super::watch::Watch;
 /// How often a submission that nobody follows shows how far it is.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
+/// How long the worker has to finish after a fault.
+const FAULT_GRACE: Duration = Duration::from_secs(10);
+
 type WorkerTask = JoinHandle<Result<(), gristmill_worker::Error>>;
 
 /// Where results go.
@@ -126,7 +129,8 @@ impl Drive<'_> {
             halt,
         };
         let drain = CancellationToken::new();
-        let mut watching = Watch::new(&shared, self, worker.is_some());
+        let in_process = worker.is_some();
+        let mut watching = Watch::new(&shared, self, in_process);
         let mut worker: Option<WorkerTask> = worker.map(|options| {
             TaskTracker::new().spawn(gristmill_worker::run(options, drain.clone(), self.stop.abort.clone()))
         });
@@ -154,13 +158,15 @@ impl Drive<'_> {
             tokio::select! {
                 fault = ended_worker(worker) => early = early.or(fault),
                 () = self.stop.abort.cancelled() => return Err(aborted()),
+                // It cannot write down what it has, and would wait until it can.
+                () = tokio::time::sleep(FAULT_GRACE), if early.is_some() => self.stop.abort.cancel(),
             }
         }
         drop(watching);
         if let (Some(follower), Ok(false)) = (&mut follower, &ended.followed) {
             follower.catch_up().await?;
         }
-        self.conclude(&producer, &shared, follower, ended, early).await
+        self.conclude(&producer, &shared, follower, ended, early, in_process).await
     }
 
     /// Refuses an output that is somebody else's, and opens new runs where they were asked for.
@@ -231,6 +237,7 @@ impl Drive<'_> {
         follower: Option<Follower>,
         ended: Ended,
         early: Option<Fault>,
+        in_process: bool,
     ) -> Result<Worked, Fault> {
         let Ended { submitted, followed } = ended;
         let complete = matches!(followed, Ok(true)) && submitted.is_ok();
@@ -250,8 +257,12 @@ impl Drive<'_> {
             batch,
             total: self.checked.jobs,
             counts,
-            before: follower.as_ref().filter(|_| already_there > 0).map_or(0, Follower::before),
+            before: follower
+                .as_ref()
+                .filter(|_| already_there > 0)
+                .map_or(0, |follower| follower.before(self.retry_failed)),
             complete,
+            in_process,
             elapsed: self.started.elapsed(),
             errors,
             output: self.output.clone(),

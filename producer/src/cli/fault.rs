@@ -98,11 +98,15 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Tells whether there is no room left, here or on the database's machine.
 fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    // The words of SQLite (SQLITE_FULL, https://www.sqlite.org/rescode.html) and of Postgres (the system's, in 53100).
+    const WORDS: [&str; 2] = ["database or disk is full", "No space left on device"];
     let mut next = Some(error);
     while let Some(error) = next {
+        let text = error.to_string();
         if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
-            || error.to_string().contains("database or disk is full")
+            || WORDS.iter().any(|words| text.contains(words))
         {
             return true;
         }

@@ -70,7 +70,7 @@ pub(super) struct Follower {
     /// By ordinal: how the job's latest run ended.
     latest: Vec<Option<Status>>,
     counts: watch::Sender<Counts>,
-    before: Option<u64>,
+    before: Option<Counts>,
 }
 
 impl Follower {
@@ -98,7 +98,7 @@ impl Follower {
                 // What earlier runs left is out of the files as soon as everything old has been read.
                 if behind && !page.more {
                     behind = false;
-                    self.before.get_or_insert(self.counts.borrow().done());
+                    self.before.get_or_insert_with(|| *self.counts.borrow());
                     self.settle()?;
                 }
             }
@@ -165,9 +165,9 @@ impl Follower {
         Ok(())
     }
 
-    /// Returns how many jobs had ended when the following began.
-    pub(super) fn before(&self) -> u64 {
-        self.before.unwrap_or(0)
+    /// Returns how many jobs had ended when the following began; of those that ran again, only what had succeeded.
+    pub(super) fn before(&self, retried: bool) -> u64 {
+        self.before.map_or(0, |before| if retried { before.succeeded } else { before.done() })
     }
 
     /// Returns the file of errors, if there is one.

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 mod backends;
 mod batch;
 mod care;
+mod disk;
 mod drive;
 mod fault;
 mod follow;
@@ -125,12 +126,11 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let level = match (cli.global.quiet, cli.global.verbose) {
-        (true, _) => "error,lapin=off",
+        (true, _) => "error",
         // Nobody watches a worker but through its log.
-        (false, 0) if matches!(cli.command, Command::Worker(_)) => "info,sqlx=error,lapin=error",
-        // What goes wrong on the way is shown as progress.
-        (false, 0) => "error,lapin=off,gristmill_producer=warn",
-        (false, 1) => "info,sqlx=error,lapin=error",
+        (false, 0) if matches!(cli.command, Command::Worker(_)) => "info",
+        (false, 0) => "warn",
+        (false, 1) => "info",
         (false, _) => "debug",
     };
     gristmill_common::telemetry::init(level, false);

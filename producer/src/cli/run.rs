@@ -69,15 +69,15 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let config = backends::config(global, overrides, simulator.as_ref())?;
     let models: Vec<Arc<str>> = checked.models.keys().cloned().collect();
     let deployments = backends::deployments(&config, &models)?;
-    let place = match &simulator {
-        Some(_) => Place::Sqlite(backends::fresh_simulated(Place::simulated()?)?),
-        None => Place::find(global, &config, Missing::Create)?,
-    };
     let spec = args.batch.spec(&checked, args.simulate);
     let stop = Stop::on_signals(
         "stopping: running calls finish and are saved, the same command goes on later; once more to stop at once",
     )?;
-    let backend = Backend::open(&place, &config, Need::Work).await?;
+    let backend = if args.simulate {
+        Backend::simulated(&Place::simulated()?).await?
+    } else {
+        Backend::open(&Place::find(global, &config, Missing::Create)?, &config, Need::Work).await?
+    };
     let worker = backend.worker(&config, deployments)?;
     let drive = Drive {
         global,

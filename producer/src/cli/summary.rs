@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gristmill_common::batch::{Batch, BatchState};
+use gristmill_common::batch::Batch;
 use gristmill_common::store::ErrorCount;
 use serde::Serialize;
 
@@ -25,6 +25,8 @@ pub(super) struct Summary {
     pub(super) before: u64,
     /// Whether everything was submitted and has ended.
     pub(super) complete: bool,
+    /// Whether this process worked the batch.
+    pub(super) in_process: bool,
     pub(super) elapsed: Duration,
     pub(super) errors: Vec<ErrorCount>,
     pub(super) output: Output,
@@ -95,9 +97,12 @@ impl Summary {
         #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
         let rate = self.counts.done().saturating_sub(self.before) as f64 / seconds.max(0.001);
         if self.before > 0 {
-            text.push_str(&format!(", {} of them before", count(self.before)));
+            text.push_str(&format!("; {} were done before", count(self.before)));
         }
-        text.push_str(&format!("; {}, {rate:.1}/s", duration(self.elapsed)));
+        text.push_str(&format!("; {}", duration(self.elapsed)));
+        if rate >= 0.1 {
+            text.push_str(&format!(", {rate:.1}/s"));
+        }
         if self.batch.cost_pico_usd > 0 {
             text.push_str(&format!(", {}", money(self.cost_usd())));
         }
@@ -119,8 +124,11 @@ impl Summary {
         }
         if !self.complete {
             text.push_str("\ninterrupted: the same command goes on where this one stopped");
-        } else if self.counts.unsuccessful() > 0 && self.batch.state != BatchState::Cancelled {
-            text.push_str("\nrun the same command with --retry-failed to run these again");
+        } else if self.counts.unsuccessful() > 0 {
+            text.push_str(&match self.in_process {
+                true => "\nto run these again: the same command with --retry-failed".to_owned(),
+                false => format!("\nto run these again: gristmill retry {}", self.batch.name),
+            });
         }
         text
     }

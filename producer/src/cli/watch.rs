@@ -1,6 +1,7 @@
 //! Looking at a batch while it runs: what is shown as progress, and a fault that only a person can mend.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use gristmill_common::failure::ErrorClass;
 use gristmill_common::id::BatchId;
 use gristmill_common::store::{DeploymentReport, Store};
 
+use super::disk;
 use super::drive::{Drive, Shared};
 use super::fault::{Exit, Fault};
 use super::progress::{Progress, View};
@@ -20,6 +22,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const ERRORS_EVERY: Duration = Duration::from_secs(10);
 /// How long a look may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long nothing may end before the disk is looked at, and between two looks.
+const DISK_CHECK: Duration = Duration::from_secs(4);
+/// How long a full disk is waited for.
+const DISK_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a wrong key or model may stand still before the run gives up.
 const KEY_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a server that never answered may stand still before the run gives up.
@@ -40,6 +46,10 @@ pub(super) struct Watch {
     stuck: Stuck,
     looked: Option<Instant>,
     counted: Option<Instant>,
+    /// The embedded database, if it is one.
+    file: Option<PathBuf>,
+    full_since: Option<Instant>,
+    disk_checked: Option<Instant>,
 }
 
 impl Watch {
@@ -57,10 +67,13 @@ impl Watch {
             stuck: Stuck::default(),
             looked: None,
             counted: None,
+            file: drive.backend.file.clone(),
+            full_since: None,
+            disk_checked: None,
         }
     }
 
-    /// Looks once, after a while; returns a fault that stops the run. Cancel safe.
+    /// Looks once, after a while; returns a fault that stops the run.
     pub(super) async fn next(&mut self) -> Option<Fault> {
         tokio::time::sleep(SHOW_EVERY).await;
         let submission = self.control.progress.borrow().clone();
@@ -73,12 +86,44 @@ impl Watch {
             let _ = tokio::time::timeout(LOOK_TIMEOUT, self.look(batch, counts.unsuccessful())).await;
         }
         self.view.fill(&submission, &self.paused);
+        if self.full_since.is_some() {
+            self.view.waits_for = Some("no space is left on the disk of the database: free some".to_owned());
+        }
         (self.view.done, self.view.failed) = (counts.done(), counts.unsuccessful());
         self.progress.show(&mut self.view);
         if !self.in_process {
             return None;
         }
-        self.stuck.look(counts.done(), counts.succeeded, &self.paused, self.in_flight)
+        let fault = self.stuck.look(counts.done(), counts.succeeded, &self.paused, self.in_flight);
+        if fault.is_some() {
+            return fault;
+        }
+        if self.stuck.still_for() < DISK_CHECK {
+            self.full_since = None;
+            return None;
+        }
+        self.check_disk().await
+    }
+
+    /// Finds out whether nothing ends because the embedded database has no room: that is waited for a while only.
+    async fn check_disk(&mut self) -> Option<Fault> {
+        if self.disk_checked.is_some_and(|checked| checked.elapsed() < DISK_CHECK) {
+            return None;
+        }
+        self.disk_checked = Some(Instant::now());
+        let file = self.file.clone()?;
+        let folder = file.parent()?.to_owned();
+        // A disk that does not answer is no full disk.
+        let full = tokio::task::spawn_blocking(move || disk::is_full(&folder)).await.unwrap_or(false);
+        if !full {
+            self.full_since = None;
+            return None;
+        }
+        let since = *self.full_since.get_or_insert_with(Instant::now);
+        (since.elapsed() >= DISK_PATIENCE).then(|| {
+            Fault::new(format!("no space is left on the disk of {}", file.display()))
+                .hint("nothing is lost: free space on that disk and run the same command again")
+        })
     }
 
     async fn look(&mut self, batch: BatchId, failed: u64) -> gristmill_common::store::Result<()> {
@@ -109,19 +154,31 @@ impl Watch {
 #[derive(Debug, Default)]
 struct Stuck {
     done: u64,
+    /// Since when a deployment is paused and nothing else goes on.
     since: Option<Instant>,
+    /// When a job ended last.
+    last_end: Option<Instant>,
 }
 
 impl Stuck {
     fn look(&mut self, done: u64, succeeded: u64, paused: &[DeploymentReport], in_flight: u64) -> Option<Fault> {
         let worst = paused.first();
+        if done != self.done || self.last_end.is_none() {
+            self.last_end = Some(Instant::now());
+        }
         // More calls than the paused deployments' probes: somebody still gets answers.
         let (Some(report), true) = (worst, done == self.done && in_flight <= paused.len() as u64) else {
-            *self = Self { done, since: None };
+            (self.done, self.since) = (done, None);
             return None;
         };
         let since = *self.since.get_or_insert_with(Instant::now);
         (since.elapsed() >= patience(report.class.as_deref(), succeeded)?).then(|| fault(report))
+    }
+}
+
+impl Stuck {
+    fn still_for(&self) -> Duration {
+        self.last_end.map_or(Duration::ZERO, |last_end| last_end.elapsed())
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::producer::Producer;
 
 #[cfg(test)]
@@ -232,17 +232,18 @@ pub(crate) async fn patiently<T, E, F, Fut>(
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = std::result::Result<T, E>>,
-    E: std::error::Error,
+    E: std::error::Error + 'static,
     Error: From<E>,
 {
     let mut waited = false;
     let tell = |error: &E, failures: u32| {
+        let text = with_causes(error);
         if failures == 1 {
-            tracing::warn!(error = %error, "the submission waits");
+            tracing::warn!(error = text, "the submission waits");
         }
         waited = true;
         if let Some(progress) = progress {
-            progress.send_modify(|progress| progress.waiting_for = Some(error.to_string()));
+            progress.send_modify(|progress| progress.waiting_for = Some(text));
         }
     };
     let outcome = until_ok(Schedule::RECONNECT, stop, operation, transient, tell).await;

@@ -99,6 +99,15 @@ impl SqliteStore {
         open::lock(&self.core.path)
     }
 
+    /// Takes that right before the file is opened, so that it may be removed first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::lock_exclusively`].
+    pub fn lock_path(path: impl AsRef<Path>) -> Result<WorkerLock> {
+        open::lock(path.as_ref())
+    }
+
     /// Returns a store behind the seam.
     pub fn shared(self) -> Arc<dyn Store> {
         Arc::new(self)
