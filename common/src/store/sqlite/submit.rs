@@ -69,10 +69,10 @@ impl Columns<'_> {
         values.put(self.batch.uuid());
         values.put(self.id.uuid());
         values.put(day(self.id.unix_ms()));
-        values.put(self.custom_id);
-        values.put(self.endpoint);
+        values.text(self.custom_id);
+        values.text(self.endpoint);
         values.shared(&self.lane.group);
-        values.put(self.lane.priority.as_str());
+        values.text(self.lane.priority.as_str());
         values.put(i64::from(self.lane.lane));
         values.put(Uuid::from_bytes(self.identity.0));
         values.time(options.deadline);
@@ -81,8 +81,8 @@ impl Columns<'_> {
         values.put(options.num_retries.map(i64::from));
         values.put(json_text(&options.tags, options.tags.is_empty()));
         values.put(json_text(&options.metadata, options.metadata.is_none()));
-        values.put(options.cache.as_str());
-        values.put(options.service_tier.as_deref());
+        values.text(options.cache.as_str());
+        values.maybe_text(options.service_tier.as_deref());
         values.small(options.est_tokens);
         values.put(now);
         values.json(Some(self.body));
@@ -167,12 +167,12 @@ fn put_wait(values: &mut Values, job: &JobRef, wake_at: i64, reason: &str, now: 
     values.put(job.id.uuid());
     values.put(job.batch.uuid());
     values.shared(&job.lane.group);
-    values.put(job.lane.priority.as_str());
+    values.text(job.lane.priority.as_str());
     values.put(i64::from(job.lane.lane));
     values.put(i64::from(job.run));
     values.put(1_i64);
     values.put(wake_at);
-    values.put(reason);
+    values.text(reason);
     values.put(now);
 }
 
