@@ -110,7 +110,6 @@ mod tests {
     use sqlx::sqlite::SqliteConnectOptions;
 
     use super::super::writer::Writer;
-    use super::*;
 
     #[tokio::test]
     async fn a_full_disk_is_said_and_may_pass() {
