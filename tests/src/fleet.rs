@@ -281,7 +281,7 @@ pub fn gristmill(directory: &Path) -> Command {
 pub fn program(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
-    if path.ends_with("deps") {
+    if path.ends_with("deps") || path.ends_with("examples") {
         path.pop();
     }
     path.push(name);
