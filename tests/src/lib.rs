@@ -2,5 +2,6 @@
 
 pub mod database;
 pub mod fleet;
+pub mod proxy;
 pub mod rabbit;
 pub mod suite;
