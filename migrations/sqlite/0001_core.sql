@@ -140,6 +140,9 @@ CREATE TABLE result (
 -- The row number follows the batch in the index.
 CREATE INDEX result_cursor ON result (batch_id);
 
+-- What people ask about and run again; nothing is added to it while jobs succeed.
+CREATE INDEX result_unsuccessful ON result (batch_id, status) WHERE status <> 'succeeded';
+
 -- One row per call; append-only.
 CREATE TABLE attempt (
     job_id              BLOB    NOT NULL,

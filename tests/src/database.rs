@@ -3,6 +3,7 @@
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use gristmill_common::clock::{Clock, SystemClock};
 use gristmill_common::store::{PostgresStore, Store};
@@ -65,7 +66,7 @@ impl TestDatabase {
 
     /// Opens a connection of the test's own.
     pub async fn connect(&self) -> PgConnection {
-        PgConnectOptions::from_str(self.url.expose_secret()).unwrap().connect().await.unwrap()
+        connect(self.url.expose_secret()).await
     }
 }
 
@@ -90,7 +91,20 @@ fn admin_url() -> String {
 }
 
 async fn admin() -> PgConnection {
-    PgConnectOptions::from_str(&admin_url()).unwrap().connect().await.unwrap()
+    connect(&admin_url()).await
+}
+
+/// Connects; waits while other tests use up the server's connections.
+async fn connect(url: &str) -> PgConnection {
+    let options = PgConnectOptions::from_str(url).unwrap();
+    for _ in 0..100 {
+        match options.connect().await {
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("53300") => {}
+            connected => return connected.unwrap(),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the server of {ADMIN_URL} has no free connections");
 }
 
 async fn execute(connection: &mut PgConnection, sql: &str) {

@@ -28,6 +28,8 @@ use crate::rabbit::{self, TestRabbit};
 
 /// The model group of all tests.
 pub const MODEL: &str = "sim-1";
+/// A model group that no job asks for.
+pub const IDLE: &str = "idle";
 /// The key of all tests; it must turn up nowhere.
 pub const KEY: &str = "sk-canary-4f1d7c0a9b";
 /// How long a worker may be silent.
@@ -70,7 +72,7 @@ impl Fleet {
         let simulator = Simulator::start(simulate::Options { log: Some(log), ..options }).await.unwrap();
         let database = TestDatabase::create().await;
         let store = database.store().await.shared();
-        Self { database, rabbit: TestRabbit::new(&[MODEL]), simulator, dir, store, workers: Vec::new() }
+        Self { database, rabbit: TestRabbit::new(&[MODEL, IDLE]), simulator, dir, store, workers: Vec::new() }
     }
 
     /// Returns the environment that processes of the fleet have.
@@ -95,13 +97,36 @@ impl Fleet {
 
     /// Starts a worker; returns its number.
     pub fn worker(&mut self, arguments: &[&str], env: &[(&str, &str)]) -> usize {
+        self.worker_for(MODEL, arguments, env)
+    }
+
+    /// Starts a worker that gets no jobs and waits until it is the keeper, so that others can die without being missed there.
+    pub async fn keeper(&mut self, env: &[(&str, &str)]) -> usize {
+        let number = self.worker_for(IDLE, &[], env);
+        let mut connection = self.database.connect().await;
+        loop {
+            let keeper = "SELECT count(*) FROM gristmill.keeper WHERE lease_until > now()";
+            let keepers: i64 = sqlx::query_scalar(keeper).fetch_one(&mut connection).await.unwrap();
+            if keepers == 1 {
+                return number;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn worker_for(&mut self, group: &str, arguments: &[&str], env: &[(&str, &str)]) -> usize {
         let number = self.workers.len();
         let log = File::create(self.dir.path().join(format!("worker-{number}.log"))).unwrap();
-        let mut command = self.command(&["worker", "--model", MODEL]);
+        let mut command = self.command(&["worker", "--model", group]);
         command.args(arguments).envs(env.iter().copied());
         command.stdout(Stdio::null()).stderr(log);
         self.workers.push(command.spawn().unwrap());
         number
+    }
+
+    /// Returns the process id of a worker.
+    pub fn pid(&self, worker: usize) -> u32 {
+        self.workers[worker].id()
     }
 
     /// Sends a signal to a worker, by name: `KILL`, `TERM`, `STOP`, `CONT`.
@@ -132,8 +157,19 @@ impl Fleet {
 
     /// Submits a batch of this many jobs and returns its id. Job `n` has the `custom_id` `<name>-<n>`.
     pub async fn submit(&self, name: &str, count: usize, edit: impl Fn(usize, &mut NewJob) + Send) -> BatchId {
+        self.submit_at(Priority::Bulk, name, count, edit).await
+    }
+
+    /// Does the same at another priority.
+    pub async fn submit_at(
+        &self,
+        priority: Priority,
+        name: &str,
+        count: usize,
+        edit: impl Fn(usize, &mut NewJob) + Send,
+    ) -> BatchId {
         let producer = self.producer().await;
-        let spec = BatchSpec { name: name.to_owned(), priority: Priority::Bulk, ..BatchSpec::default() };
+        let spec = BatchSpec { name: name.to_owned(), priority, ..BatchSpec::default() };
         let jobs = (0..count).map(|n| {
             let mut job = job(&format!("{name}-{n}"), "How many stones are in a mill?");
             edit(n, &mut job);
@@ -281,7 +317,7 @@ pub fn gristmill(directory: &Path) -> Command {
 pub fn program(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
-    if path.ends_with("deps") {
+    if path.ends_with("deps") || path.ends_with("examples") {
         path.pop();
     }
     path.push(name);

@@ -121,6 +121,7 @@ impl Keeper {
         if self.may_bury(rounds) {
             let burial = self.store.bury(self.max_deaths, CHUNK).await?;
             if burial.owners > 0 || burial.returned > 0 || burial.poisoned > 0 {
+                failpoint::pass("keeper.after_bury");
                 tracing::warn!(
                     owners = burial.owners,
                     returned = burial.returned,
@@ -169,6 +170,7 @@ impl Keeper {
     async fn publish_abandoned(&self) -> Result<bool, Error> {
         let Some(found) = self.store.unpublished(CHUNK).await? else { return Ok(false) };
         let confirmed = self.publish(&found.jobs).await?;
+        failpoint::pass("keeper.after_publish_abandoned");
         let refused: Vec<JobRef> = found.jobs.iter().filter(|job| !confirmed.contains(&job.id)).cloned().collect();
         if !refused.is_empty() {
             self.store.defer(&refused, ROUND, "the queue is full").await?;

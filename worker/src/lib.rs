@@ -62,6 +62,8 @@ pub struct Options {
     pub renew_interval: Duration,
     /// How long running calls may go on after it was asked to drain. Default 30 s.
     pub grace: Duration,
+    /// Longest answer of a provider that is taken, in bytes. Default 64 MiB.
+    pub max_response_bytes: usize,
     /// Owners that may die on a job before it ends as failed. Default 3.
     pub max_deaths: u32,
 }
@@ -84,6 +86,7 @@ impl Options {
             lease: Duration::from_secs(15),
             renew_interval: Duration::from_millis(700),
             grace: Duration::from_secs(30),
+            max_response_bytes: provider::DEFAULT_MAX_RESPONSE_BYTES,
             max_deaths: 3,
         }
     }
@@ -181,7 +184,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
 
 /// Builds the gates and windows of all model groups.
 fn serve(options: &Options) -> Result<Vec<Arc<Group>>, Error> {
-    let http = provider::Http::default();
+    let http = provider::Http::new(options.max_response_bytes);
     let mut gates: BTreeMap<Arc<str>, Vec<Arc<Gate>>> = BTreeMap::new();
     for deployment in &options.deployments {
         let provider = provider::build(deployment, &http, Arc::clone(&options.clock))?;

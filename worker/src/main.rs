@@ -1,1 +1,155 @@
-fn main() {}
+//! The daemon `gristmill-worker`: one worker, configured by `gristmill.yaml`, the environment and a few flags.
+//!
+//! `gristmill worker` is the same with the command line around it; this one has no more in it than a machine needs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use gristmill_common::broker::{Broker, EmbeddedBroker, RabbitBroker, RabbitOptions};
+use gristmill_common::clock::{Clock, SystemClock};
+use gristmill_common::config::{self, Config, Env, Overrides, Sources};
+use gristmill_common::store::{PostgresStore, SqliteStore, Store, WorkerLock};
+use gristmill_common::telemetry;
+use gristmill_worker::{Options, install_tls};
+use secrecy::ExposeSecret as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const EXAMPLES: &str = "\
+Examples:
+  DATABASE_URL=postgres://… AMQP_URL=amqp://… gristmill-worker
+  gristmill-worker --config /etc/gristmill/gristmill.yaml
+  DATABASE_URL=sqlite:jobs.db gristmill-worker --model gpt-4o --concurrency 16
+
+Exit codes: 0 drained after SIGTERM, 1 usage or system, 2 key, model or provider, 130 stopped by a second signal.";
+
+/// Takes jobs from the queue, calls providers, writes results. Start as many as you like, on any machine.
+#[derive(Debug, Parser)]
+#[command(name = "gristmill-worker", version, after_help = EXAMPLES)]
+struct Args {
+    /// The configuration [default: ./gristmill.yaml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Serve this model; may be repeated [default: all of the configuration's model_list]
+    #[arg(long, value_name = "MODEL")]
+    model: Vec<String>,
+    /// The OpenAI-compatible endpoint, such as http://localhost:8000/v1
+    #[arg(long, value_name = "URL")]
+    api_base: Option<String>,
+    /// Calls that run at once at most [default: 128]
+    #[arg(long, value_name = "N")]
+    concurrency: Option<u32>,
+    /// Retries after the first call [default: 5]
+    #[arg(long, value_name = "N")]
+    num_retries: Option<u16>,
+    /// Log JSON lines
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    install_tls();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version go to standard output and are no error.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    telemetry::init("info", args.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into()),
+    };
+    match runtime.block_on(run(args)) {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "why the program ends, in one line")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    let setup = error.chain().any(|cause| match cause.downcast_ref::<config::Error>() {
+        Some(error) => error.is_setup_fault(),
+        None => cause.is::<gristmill_worker::provider::Error>(),
+    });
+    ExitCode::from(if setup { 2 } else { 1 })
+}
+
+async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let overrides = Overrides::default()
+        .set("api_base", args.api_base)
+        .set("concurrency", args.concurrency.map(|number| number.to_string()))
+        .set("num_retries", args.num_retries.map(|number| number.to_string()));
+    let sources = Sources { file: args.config, env: Env::from_process(), overrides, ..Sources::default() };
+    let config = Config::load(sources)?;
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    let deployments =
+        if args.model.is_empty() { config.deployments()? } else { config.deployments_for(&args.model)? };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (store, broker, _lock) = open(&config, Arc::clone(&clock)).await?;
+    let options = Options {
+        concurrency: config.concurrency,
+        num_retries: config.num_retries,
+        lease: config.lease_ttl,
+        renew_interval: config.renew_interval,
+        grace: config.grace,
+        max_response_bytes: config.max_response_bytes,
+        ..Options::new(store, Arc::clone(&broker), clock, deployments)
+    };
+    let (drain, abort) = stop_on_signals()?;
+    tokio::select! {
+        ended = gristmill_worker::run(options, drain, abort.clone()) => ended?,
+        () = abort.cancelled() => return Ok(ExitCode::from(130)),
+    }
+    broker.shutdown().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn open(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+) -> anyhow::Result<(Arc<dyn Store>, Arc<dyn Broker>, Option<WorkerLock>)> {
+    let Some(url) = &config.database_url else {
+        bail!("DATABASE_URL is not set; write postgres://user:password@host:5432/database, or sqlite:PATH");
+    };
+    if let Some(path) = url.expose_secret().strip_prefix("sqlite:") {
+        let store = SqliteStore::open(path.strip_prefix("//").unwrap_or(path), clock).await?;
+        let lock = store.lock_exclusively()?;
+        let broker: Arc<dyn Broker> = Arc::new(EmbeddedBroker::new(&store));
+        return Ok((store.shared(), broker, Some(lock)));
+    }
+    let amqp_url = config.amqp_url.clone().context(
+        "AMQP_URL is not set: beside Postgres, the queue is RabbitMQ; write amqp://user:password@host:5672/%2f",
+    )?;
+    let store = PostgresStore::connect(url, "gristmill-worker").await?.shared();
+    store.check_schema().await?;
+    let options = RabbitOptions { prefix: config.prefix.clone(), ..RabbitOptions::new(amqp_url) };
+    let broker: Arc<dyn Broker> = Arc::new(RabbitBroker::connect(options).await?);
+    Ok((store, broker, None))
+}
+
+/// The first signal drains, the second ends at once.
+fn stop_on_signals() -> anyhow::Result<(CancellationToken, CancellationToken)> {
+    let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
+    let (first, second) = (drain.clone(), abort.clone());
+    TaskTracker::new().spawn(async move {
+        for token in [first, second] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            tracing::info!("stopping: running calls finish first; once more to stop at once");
+            token.cancel();
+        }
+    });
+    Ok((drain, abort))
+}

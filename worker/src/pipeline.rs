@@ -119,8 +119,7 @@ fn shown(reply: &Reply) -> Shown<'_> {
 
 fn settle(session: &Session, gate: &Gate, ticket: &Ticket, started_at: DateTime<Utc>, reply: &Reply) -> Settlement {
     let error = reply.outcome.as_ref().err();
-    let counted =
-        error.is_none_or(|error| matches!(error.disposition(), Disposition::Retry | Disposition::Final));
+    let counted = error.is_none_or(|error| matches!(error.disposition(), Disposition::Retry | Disposition::Final));
     let attempt = AttemptRecord {
         attempt: ticket.calls + 1,
         provider: gate.deployment.provider.clone(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gristmill_common::broker::{self, Broker, Confirm, Outgoing};
 use gristmill_common::envelope;
+use gristmill_common::failpoint;
 use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::job::{Job, JobRef, LaneKey, Priority};
 use gristmill_common::store;
@@ -105,6 +106,7 @@ impl Publisher {
         let now = |job: &Job| job.options.not_before.is_none_or(|not_before| not_before <= soon);
         let messages = messages(jobs, now, self.producer.options.jobs_per_message)?;
         self.publish(messages).await?;
+        failpoint::pass("producer.after_publish");
         Ok(through)
     }
 

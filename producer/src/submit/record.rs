@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use gristmill_common::batch::{Batch, NewBatch};
+use gristmill_common::failpoint;
 use gristmill_common::id::JobId;
 use gristmill_common::job::{Identity, Job, LaneKey};
 use gristmill_common::store::{Chunk, Opened, Recorded};
@@ -213,7 +214,10 @@ impl Recorder<'_> {
                 simulated: self.batch.simulated,
             };
             match producer.patiently(self.control, || producer.store().record(chunk())).await? {
-                Recorded::Committed => return Ok(()),
+                Recorded::Committed => {
+                    failpoint::pass("producer.after_record");
+                    return Ok(());
+                }
                 Recorded::Cancelled => return Err(Error::Cancelled(self.batch.name.clone())),
                 Recorded::LostProducer => self.take_back(jobs.len() as u64).await?,
             }
@@ -256,6 +260,7 @@ impl Recorder<'_> {
 
     async fn finish(&mut self) -> Result<Submitted> {
         let producer = self.producer;
+        failpoint::pass("producer.before_seal");
         producer.patiently(self.control, || producer.store().seal(self.batch.id, producer.owner)).await?;
         let members = Arc::new(self.known.members());
         let already_there = self.already_there;

@@ -313,14 +313,16 @@ impl Broker for EmbeddedBroker {
                 large.payload.len()
             )));
         }
-        let count = messages.len();
-        if count == 0 {
-            return Ok(Vec::new());
+        let routable = |message: &Outgoing| message.lane.lane < message.lane.priority.lanes();
+        let confirm = |message| if routable(message) { Confirm::Confirmed } else { Confirm::Unroutable };
+        let confirms: Vec<Confirm> = messages.iter().map(confirm).collect();
+        let messages: Vec<Outgoing> = messages.into_iter().filter(routable).collect();
+        if !messages.is_empty() {
+            let (done, answer) = oneshot::channel();
+            self.calls.send(Call { messages, done }).await.map_err(|_| shut_down("publishing"))?;
+            answer.await.map_err(|_| shut_down("publishing"))??;
         }
-        let (done, answer) = oneshot::channel();
-        self.calls.send(Call { messages, done }).await.map_err(|_| shut_down("publishing"))?;
-        answer.await.map_err(|_| shut_down("publishing"))??;
-        Ok(vec![Confirm::Confirmed; count])
+        Ok(confirms)
     }
 
     async fn consume(&self, group: &str, window: u16) -> Result<Box<dyn Consumer>> {

@@ -12,7 +12,7 @@ use super::super::{Arrival, Error, Request, Ticket, Verdict};
 use super::error::Done;
 use super::group::{Group, Values, nothing};
 use super::row::{self, day, small, time};
-use super::{Core, batch, submit};
+use super::{Core, batch, request, submit};
 use crate::failure::EarlierAttempt;
 use crate::id::{BatchId, JobId, OwnerId};
 use crate::job::JobRef;
@@ -26,15 +26,6 @@ WITH wanted (job_id) AS (VALUES ",
     1,
     ") SELECT l.job_id, l.run, l.state, l.owner, l.wake_at, l.calls, l.attempts, l.faults, l.earlier, l.queued_at
 FROM wanted CROSS JOIN live l ON l.job_id = wanted.job_id",
-);
-
-static REQUESTS: Group = Group::new(
-    "-- recorded requests
-WITH wanted (batch_id, job_id) AS (VALUES ",
-    2,
-    ") SELECT j.job_id, j.custom_id, j.endpoint, j.body, j.deadline, j.not_before, j.sample, j.num_retries, j.tags,
-       j.metadata, j.cache_policy, j.service_tier, j.est_tokens
-FROM wanted CROSS JOIN job j ON j.batch_id = wanted.batch_id AND j.job_id = wanted.job_id",
 );
 
 static RECORDED: Group = Group::new(
@@ -192,18 +183,17 @@ async fn standing_of_batches(
             continue;
         }
         let id = arrival.job.batch;
-        if !known.contains_key(&id) {
-            let mut cancelled = batch::is_cancelled(tx, id).await?;
-            let adoptable = !arrival.recorded && arrival.request.is_some();
-            if cancelled.is_none() && adoptable && id == BatchId::adhoc(arrival.job.id.part_day()) {
-                batch::make_adhoc(tx, id, now).await?;
-                cancelled = Some(false);
-            }
-            if cancelled.is_some() || !adoptable {
-                known.insert(id, cancelled);
-            }
+        let mut cancelled = match known.get(&id) {
+            Some(cancelled) => *cancelled,
+            None => batch::is_cancelled(tx, id).await?,
+        };
+        let adoptable = !arrival.recorded && arrival.request.is_some();
+        if cancelled.is_none() && adoptable && id == BatchId::adhoc(arrival.job.id.part_day()) {
+            batch::make_adhoc(tx, id, now).await?;
+            cancelled = Some(false);
         }
-        if known.get(&id).copied().flatten().is_none() {
+        known.insert(id, cancelled);
+        if cancelled.is_none() {
             *plan = Plan::Answer(Verdict::Unknown);
         }
     }
@@ -224,8 +214,7 @@ async fn find_requests(
     let wanted = || arrivals.iter().zip(&*plans).filter(|(_, plan)| !matches!(plan, Plan::Answer(_)));
     let unread: Vec<&JobRef> =
         wanted().filter(|(arrival, _)| arrival.request.is_none()).map(|(arrival, _)| &arrival.job).collect();
-    let mut read: HashMap<Uuid, Request> =
-        REQUESTS.fetch(&mut *tx, &unread, nothing, put, |row| (row.get(0), row::request(row))).await?;
+    let mut read = request::read(tx, &unread).await?;
 
     let strangers: Vec<(&JobRef, &Request)> = wanted()
         .filter(|(arrival, plan)| !arrival.recorded && matches!(plan, Plan::Start))
@@ -295,7 +284,7 @@ async fn write(
         values.put(job.id.uuid());
         values.put(job.batch.uuid());
         values.shared(&job.lane.group);
-        values.put(job.lane.priority.as_str());
+        values.text(job.lane.priority.as_str());
         values.put(i64::from(job.lane.lane));
         values.put(i64::from(job.run));
         values.put(0_i64);

@@ -180,8 +180,9 @@ pub(super) async fn close_cancelled(core: &Core, limit: u32) -> Done<u64> {
 
 const LATE: &str = "-- jobs past their deadline that were not looked at yet
 SELECT j.job_id, j.batch_id, j.model_group, j.priority, j.lane, 1 AS run, j.deadline
-FROM keeper k CROSS JOIN job j
-WHERE j.deadline IS NOT NULL AND j.deadline <= ?1 AND (j.deadline, j.job_id) > (k.expired_through, k.expired_job)
+FROM job j
+WHERE j.deadline IS NOT NULL AND j.deadline <= ?1
+  AND (j.deadline, j.job_id) > (SELECT expired_through, expired_job FROM keeper)
 ORDER BY j.deadline, j.job_id LIMIT ?2";
 
 const LATE_THROUGH: &str = "-- how far deadlines have been looked at

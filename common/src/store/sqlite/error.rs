@@ -101,3 +101,42 @@ fn kind(error: &sqlx::Error) -> Kind {
         _ => Kind::Passing,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sqlx::ConnectOptions as _;
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    use super::super::writer::Writer;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_is_said_and_may_pass() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("small.db");
+        // SQLite answers the same when it may not grow the file as when the disk is full.
+        let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true).pragma("max_page_count", "8");
+        let mut connection = options.connect().await.unwrap();
+        let create = "CREATE TABLE t (a BLOB); CREATE TABLE queue (seq INTEGER PRIMARY KEY);";
+        sqlx::raw_sql(create).execute(&mut connection).await.unwrap();
+        let writer = Arc::new(Writer::new(connection));
+        for size in [100_000_i64, 10, 100_000, 10] {
+            let write = async {
+                let mut work = writer.begin().await?;
+                sqlx::query("INSERT INTO t VALUES (zeroblob(?))").bind(size).execute(work.tx()).await?;
+                work.commit().await
+            };
+            let written = write.await;
+            if size == 10 {
+                written.unwrap();
+                continue;
+            }
+            let error = written.unwrap_err().named("writing results", &path);
+            assert!(error.is_transient(), "{error:?}");
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains(&format!("disk full: free space on the disk of {}", path.display())), "{cause}");
+        }
+    }
+}

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
@@ -21,11 +22,12 @@ use crate::id::OwnerId;
 use crate::job::JobRef;
 use crate::outcome::{AttemptRecord, JobResult, Status, Usage};
 
+// One value for a whole group: a row each would wake its reader each time.
 static HELD: Group = Group::new(
     "-- which of these does this owner hold
 WITH mine (owner) AS (VALUES (?)), wanted (job_id) AS (VALUES ",
     1,
-    ") SELECT l.job_id, l.run FROM wanted CROSS JOIN live l ON l.job_id = wanted.job_id
+    ") SELECT group_concat(hex(l.job_id) || l.run) FROM wanted CROSS JOIN live l ON l.job_id = wanted.job_id
 WHERE l.state = 0 AND l.owner = (SELECT owner FROM mine)",
 );
 
@@ -66,7 +68,16 @@ INSERT INTO attempt (job_id, run, attempt, owner, part_day, batch_id, model_grou
                      cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_pico_usd, cost_basis,
                      price_ref, request_id, error_class, error) VALUES ",
     28,
-    " ON CONFLICT DO NOTHING RETURNING job_id, run, attempt",
+    " ON CONFLICT DO NOTHING",
+);
+
+static KEPT: Group = Group::new(
+    "-- which of these calls are kept already
+WITH mine (owner) AS (VALUES (?)), wanted (job_id, run, attempt) AS (VALUES ",
+    3,
+    ") SELECT a.job_id, a.run, a.attempt
+FROM wanted w CROSS JOIN attempt a ON a.job_id = w.job_id AND a.run = w.run AND a.attempt = w.attempt
+WHERE a.owner = (SELECT owner FROM mine)",
 );
 
 /// Flushes a group; where the database refuses a row, finds it by halving and stores it as failed instead.
@@ -134,21 +145,31 @@ fn replace_refused(settlement: &Settlement, fault: &Fault) -> Option<Settlement>
 }
 
 async fn flush(core: &Core, owner: OwnerId, settlements: &[Settlement]) -> Done<Flushed> {
+    if let Some(flushed) = write(core, owner, settlements, false).await? {
+        return Ok(flushed);
+    }
+    let flushed = write(core, owner, settlements, true).await?;
+    Ok(flushed.unwrap_or_default())
+}
+
+/// Writes a group in one transaction. The calls of a run that is held are new, as far as anybody can tell; where that turns
+/// out wrong nothing is written, and the answer is `None`: then `careful` looks before it writes.
+async fn write(core: &Core, owner: OwnerId, settlements: &[Settlement], careful: bool) -> Done<Option<Flushed>> {
     let mut work = core.writer.begin().await?;
     let now = core.now();
     let tx = work.tx();
-    let put = |values: &mut Values, settlement: &Settlement| values.put(settlement.job.id.uuid());
-    let mine = |values: &mut Values| values.put(owner.uuid());
-    let mut held: HashMap<Uuid, i64> =
-        HELD.fetch(&mut *tx, settlements, mine, put, |row| (row.get(0), row.get(1))).await?;
-
-    let (mut results, mut wakes, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut held = held_runs(tx, owner, settlements).await?;
+    let (mut results, mut wakes) = (Vec::new(), Vec::new());
+    let (mut new, mut doubtful) = (Vec::new(), Vec::new());
     for settlement in settlements {
         let job = &settlement.job;
-        attempts.extend(settlement.attempts.iter().map(|attempt| (job, attempt)));
         // Taken out, so that a second settlement of the same run finds it ended.
-        if held.get(&job.id.uuid()) == Some(&i64::from(job.run)) {
-            held.remove(&job.id.uuid());
+        let is_held = held.remove(&(job.id.uuid(), job.run));
+        let certain = is_held && !careful;
+        for attempt in &settlement.attempts {
+            if certain { &mut new } else { &mut doubtful }.push((job, attempt));
+        }
+        if is_held {
             match &settlement.end {
                 End::Result(result) => results.push((job, &**result)),
                 End::Wake(wake) => wakes.push((job, wake)),
@@ -160,10 +181,31 @@ async fn flush(core: &Core, owner: OwnerId, settlements: &[Settlement]) -> Done<
     flushed.lost = (settlements.len() as u64).saturating_sub(flushed.results + flushed.waiting);
     end_runs(tx, &results, &mut deltas).await?;
     wake_later(tx, &wakes, now).await?;
-    flushed.attempts = keep_attempts(tx, owner, &attempts, &mut deltas).await?;
+    let certain = new.len() as u64;
+    if write_attempts(tx, owner, &new, &mut deltas).await? != certain {
+        return Ok(None);
+    }
+    let doubtful = not_kept(tx, owner, doubtful).await?;
+    flushed.attempts = certain + write_attempts(tx, owner, &doubtful, &mut deltas).await?;
     deltas.write(tx, now).await?;
     work.commit().await?;
-    Ok(flushed)
+    Ok(Some(flushed))
+}
+
+/// Reads which runs of the settlements this owner holds.
+async fn held_runs(
+    tx: &mut SqliteConnection,
+    owner: OwnerId,
+    settlements: &[Settlement],
+) -> Done<HashSet<(Uuid, u32)>> {
+    let put = |values: &mut Values, settlement: &Settlement| values.put(settlement.job.id.uuid());
+    let mine = |values: &mut Values| values.put(owner.uuid());
+    let packs: Vec<Option<String>> = HELD.fetch(tx, settlements, mine, put, |row| row.get(0)).await?;
+    let runs = packs.iter().flatten().flat_map(|pack| pack.split(',')).filter_map(|run| {
+        let (id, run) = run.split_at_checked(32)?;
+        Some((Uuid::try_parse(id).ok()?, run.parse().ok()?))
+    });
+    Ok(runs.collect())
 }
 
 /// Deletes live rows and inserts results.
@@ -189,12 +231,12 @@ fn put_result(values: &mut Values, job: &JobRef, result: &JobResult) {
     values.put(i64::from(job.run));
     values.put(day(job.id.unix_ms()));
     values.put(job.batch.uuid());
-    values.put(result.status.as_str());
+    values.text(result.status.as_str());
     values.shared(&job.lane.group);
     values.put(result.provider.clone());
     values.put(result.deployment.clone());
-    values.put(result.served_model.as_deref());
-    values.put(result.finish_reason.as_deref());
+    values.maybe_text(result.served_model.as_deref());
+    values.maybe_text(result.finish_reason.as_deref());
     put_usage(values, &result.usage);
     values.put(result.cost_pico_usd);
     values.put(result.saved_pico_usd);
@@ -209,9 +251,9 @@ fn put_result(values: &mut Values, job: &JobRef, result: &JobResult) {
     values.put(error.and_then(|error| error.status).map(i64::from));
     values.put(error.and_then(|error| error.code.as_deref()));
     values.put(error.map(|error| error.message.as_str()));
-    values.put(result.request_id.as_deref());
+    values.maybe_text(result.request_id.as_deref());
     values.put(error.and_then(|error| json_text(error, false)));
-    values.put(result.output_text.as_deref());
+    values.maybe_text(result.output_text.as_deref());
     values.json(result.response.as_ref());
 }
 
@@ -237,14 +279,35 @@ async fn wake_later(tx: &mut SqliteConnection, wakes: &[(&JobRef, &Wake)], now: 
         values.put(i64::from(wake.calls));
         values.put(i64::from(wake.attempts));
         values.put(i64::from(wake.faults));
-        values.put(wake.reason.as_str());
+        values.text(wake.reason.as_str());
         values.put(json_text(&wake.earlier, wake.earlier.is_empty()));
     };
     WAKE.execute(tx, wakes, nothing, put).await?;
     Ok(())
 }
 
-async fn keep_attempts(
+/// Leaves out the calls that are kept already, from an earlier flush or twice in this one.
+async fn not_kept<'a>(
+    tx: &mut SqliteConnection,
+    owner: OwnerId,
+    attempts: Vec<(&'a JobRef, &'a AttemptRecord)>,
+) -> Done<Vec<(&'a JobRef, &'a AttemptRecord)>> {
+    let put = |values: &mut Values, (job, attempt): &(&JobRef, &AttemptRecord)| {
+        values.put(job.id.uuid());
+        values.put(i64::from(job.run));
+        values.put(i64::from(attempt.attempt));
+    };
+    let mine = |values: &mut Values| values.put(owner.uuid());
+    let key = |row: &SqliteRow| (row.get::<Uuid, _>(0), row.get::<i64, _>(1), row.get::<i64, _>(2));
+    let mut kept: HashSet<(Uuid, i64, i64)> = KEPT.fetch(tx, &attempts, mine, put, key).await?;
+    let new = |(job, attempt): &(&JobRef, &AttemptRecord)| {
+        kept.insert((job.id.uuid(), i64::from(job.run), i64::from(attempt.attempt)))
+    };
+    Ok(attempts.into_iter().filter(new).collect())
+}
+
+/// Inserts calls; returns how many were new.
+async fn write_attempts(
     tx: &mut SqliteConnection,
     owner: OwnerId,
     attempts: &[(&JobRef, &AttemptRecord)],
@@ -253,15 +316,10 @@ async fn keep_attempts(
     let put = |values: &mut Values, (job, attempt): &(&JobRef, &AttemptRecord)| {
         put_attempt(values, owner, job, attempt);
     };
-    let mut kept: HashSet<(Uuid, i64, i64)> =
-        ATTEMPTS.fetch(tx, attempts, nothing, put, |row| (row.get(0), row.get(1), row.get(2))).await?;
-    let count = kept.len() as u64;
     for (job, attempt) in attempts {
-        if kept.remove(&(job.id.uuid(), i64::from(job.run), i64::from(attempt.attempt))) {
-            deltas.attempt(job.batch, attempt);
-        }
+        deltas.attempt(job.batch, attempt);
     }
-    Ok(count)
+    Ok(ATTEMPTS.execute(tx, attempts, nothing, put).await?)
 }
 
 fn put_attempt(values: &mut Values, owner: OwnerId, job: &JobRef, attempt: &AttemptRecord) {
@@ -276,8 +334,8 @@ fn put_attempt(values: &mut Values, owner: OwnerId, job: &JobRef, attempt: &Atte
     values.shared(&attempt.provider);
     values.shared(&attempt.deployment);
     values.shared(&attempt.model);
-    values.put(attempt.served_model.as_deref());
-    values.put(attempt.service_tier.as_deref());
+    values.maybe_text(attempt.served_model.as_deref());
+    values.maybe_text(attempt.service_tier.as_deref());
     values.put(attempt.started_at.timestamp_millis());
     values.small(attempt.ttft_ms);
     values.put(i64::from(attempt.latency_ms));
@@ -285,9 +343,9 @@ fn put_attempt(values: &mut Values, owner: OwnerId, job: &JobRef, attempt: &Atte
     values.put(attempt.counted);
     put_usage(values, &attempt.usage);
     values.put(attempt.cost_pico_usd);
-    values.put(attempt.cost_basis.as_str());
-    values.put(attempt.price_ref.as_deref());
-    values.put(attempt.request_id.as_deref());
+    values.text(attempt.cost_basis.as_str());
+    values.maybe_text(attempt.price_ref.as_deref());
+    values.maybe_text(attempt.request_id.as_deref());
     values.put(error.map(|error| error.class.as_str()));
     values.put(error.and_then(|error| json_text(error, false)));
 }

@@ -118,6 +118,17 @@ impl Values {
         self.put(value.map(|time| time.timestamp_millis()));
     }
 
+    /// Adds text.
+    pub(super) fn text(&mut self, value: &str) {
+        // One allocation; a string behind a counter, which is what `&str` becomes, takes two.
+        self.put(Arc::<str>::from(value));
+    }
+
+    /// Adds text, or nothing.
+    pub(super) fn maybe_text(&mut self, value: Option<&str>) {
+        self.put(value.map(Arc::<str>::from));
+    }
+
     /// Adds shared text without a copy.
     pub(super) fn shared(&mut self, value: &Arc<str>) {
         self.put(Arc::clone(value));
@@ -127,7 +138,7 @@ impl Values {
     pub(super) fn json(&mut self, value: Option<&Bytes>) {
         let Some(bytes) = value else { return self.put(None::<i64>) };
         match std::str::from_utf8(bytes) {
-            Ok(text) => self.put(text.to_owned()),
+            Ok(text) => self.text(text),
             Err(_) => self.put(bytes.to_vec()),
         }
     }

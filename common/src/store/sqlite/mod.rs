@@ -38,6 +38,7 @@ mod letter;
 mod open;
 mod queue;
 mod read;
+mod request;
 mod row;
 mod submit;
 mod worker;

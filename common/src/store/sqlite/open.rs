@@ -41,7 +41,7 @@ pub(super) async fn writer(path: &Path) -> Result<SqliteConnection> {
     if path.is_dir() {
         return Err(Error::Setup(format!("{} is a folder; the database must be a file", path.display())));
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     if !folder.is_dir() {
         return Err(Error::Setup(format!(
             "the folder {} of the database does not exist; create it or use another file",

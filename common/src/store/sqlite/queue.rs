@@ -48,7 +48,7 @@ impl SqliteStore {
     pub(crate) async fn enqueue(&self, messages: &[Outgoing]) -> Result<()> {
         let put = |values: &mut Values, message: &Outgoing| {
             values.shared(&message.lane.group);
-            values.put(message.lane.priority.as_str());
+            values.text(message.lane.priority.as_str());
             values.put(i64::from(message.lane.lane));
             values.put(message.payload.to_vec());
         };

@@ -96,10 +96,11 @@ pub(super) async fn identities(
     Ok(rows.iter().map(pair).collect())
 }
 
+// The inequality is what the index on unsuccessful results asks for.
 const ERRORS: &str = "-- failed results by class
 SELECT coalesce(r.error_class, 'unknown') AS class, count(*) AS n, min(r.error_message) AS example
 FROM result r
-WHERE r.batch_id = ?1 AND r.status = 'failed'
+WHERE r.batch_id = ?1 AND r.status <> 'succeeded' AND r.status = 'failed'
   AND NOT EXISTS (SELECT 1 FROM live l WHERE l.job_id = r.job_id)
   AND NOT EXISTS (SELECT 1 FROM result n WHERE n.job_id = r.job_id AND n.run > r.run)
 GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT ?2";

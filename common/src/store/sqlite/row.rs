@@ -7,10 +7,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::super::Request;
 use crate::batch::{Batch, BatchState, Counters};
 use crate::id::{BatchId, JobId};
-use crate::job::{CachePolicy, JobOptions, JobRef, LaneKey, Priority};
+use crate::job::{JobRef, LaneKey, Priority};
 
 /// Returns the UTC day that an id carries, in days of Unix time.
 pub(super) fn day(unix_ms: i64) -> i64 {
@@ -67,26 +66,6 @@ pub(super) fn job_ref(row: &SqliteRow) -> JobRef {
             group: row.get::<&str, _>("model_group").into(),
             priority: row.get::<&str, _>("priority").parse::<Priority>().unwrap_or_default(),
             lane: u8::try_from(row.get::<i64, _>("lane")).unwrap_or(0),
-        },
-    }
-}
-
-/// Reads a request from the columns that follow the job's id.
-pub(super) fn request(row: &SqliteRow) -> Request {
-    Request {
-        custom_id: row.get("custom_id"),
-        endpoint: row.get("endpoint"),
-        body: json_bytes(row, "body").unwrap_or_default(),
-        options: JobOptions {
-            deadline: maybe_time(row, "deadline"),
-            not_before: maybe_time(row, "not_before"),
-            sample: small(row.get("sample")),
-            num_retries: row.get::<Option<i64>, _>("num_retries").and_then(|number| u16::try_from(number).ok()),
-            tags: json(row.get("tags")).unwrap_or_default(),
-            metadata: json(row.get("metadata")),
-            cache: CachePolicy::parse_lenient(row.get::<Option<&str>, _>("cache_policy").unwrap_or("off")),
-            service_tier: row.get("service_tier"),
-            est_tokens: maybe_small(row, "est_tokens"),
         },
     }
 }

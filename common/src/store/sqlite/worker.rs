@@ -42,7 +42,7 @@ pub(super) async fn register(core: &Core, worker: &WorkerInfo, ttl: Duration) ->
         .execute(&mut *tx)
         .await?;
     let put = |values: &mut Values, name: &String| {
-        values.put(name.as_str());
+        values.text(name.as_str());
         values.put(now);
     };
     NAME_GROUPS.execute(tx, &worker.groups, nothing, put).await?;
@@ -104,10 +104,10 @@ async fn report(tx: &mut SqliteConnection, owner: OwnerId, deployments: &[Deploy
     sqlx::query(REPORTS_END).bind(owner.uuid()).execute(&mut *tx).await?;
     let put = |values: &mut Values, (report, text): &(&DeploymentReport, &String)| {
         values.put(owner.uuid());
-        values.put(report.deployment.as_str());
-        values.put(report.group.as_str());
-        values.put(text.as_str());
-        values.put(report.class.as_deref());
+        values.text(report.deployment.as_str());
+        values.text(report.group.as_str());
+        values.text(text.as_str());
+        values.maybe_text(report.class.as_deref());
         values.put(now);
     };
     REPORT.execute(tx, &paused, nothing, put).await?;

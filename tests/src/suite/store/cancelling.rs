@@ -9,7 +9,7 @@ use super::{LONG, Lab, SHORT, arrivals, ended, failure, owner, settle, success, 
 
 impl Lab {
     /// Does what a keeper does for cancelled batches, `limit` jobs at a time.
-    pub(crate) async fn close_cancelled(&self, limit: u32) {
+    pub async fn close_cancelled(&self, limit: u32) {
         // A bound on the rounds: it must come to an end by itself.
         for _ in 0..10_000 {
             if self.store.close_cancelled(limit).await.unwrap() < u64::from(limit) {

@@ -1,0 +1,112 @@
+//! Files that can be opened, and what is said of those that cannot.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gristmill_common::clock::SystemClock;
+use gristmill_common::store::{Error, SqliteStore, Store};
+use sqlx::Connection as _;
+use tempfile::TempDir;
+
+use super::{connect, store};
+
+/// Opens what cannot be opened; returns what is said, with the test's folder as `DIR`.
+async fn refused(folder: &Path, path: &Path) -> String {
+    let error = SqliteStore::open(path, Arc::new(SystemClock)).await.unwrap_err();
+    assert!(matches!(error, Error::Setup(_)), "{error:?}");
+    let text = error.to_string().replace(&folder.display().to_string(), "DIR");
+    assert!(!text.contains('\n'));
+    text
+}
+
+#[tokio::test]
+async fn a_missing_file_is_made_with_the_current_schema() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("new.db");
+    let store = store(&path).await;
+    store.check_schema().await.unwrap();
+    assert_eq!(store.migrate().await.unwrap(), [0; 0]);
+    drop(store);
+    super::store(&path).await.check_schema().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_open_a_new_file_at_once_all_get_it() {
+    for _ in 0..5 {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("new.db");
+        let (a, b, c, d) = tokio::join!(store(&path), store(&path), store(&path), store(&path));
+        for store in [a, b, c, d] {
+            store.check_schema().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_named() {
+    let folder = TempDir::new().unwrap();
+    let text = refused(folder.path(), &folder.path().join("nowhere/new.db")).await;
+    assert_eq!(text, "the folder DIR/nowhere of the database does not exist; create it or use another file");
+}
+
+#[tokio::test]
+async fn a_folder_is_no_database() {
+    let folder = TempDir::new().unwrap();
+    assert_eq!(refused(folder.path(), folder.path()).await, "DIR is a folder; the database must be a file");
+}
+
+#[tokio::test]
+async fn a_file_of_another_kind_is_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("prompts.jsonl");
+    let content = "{\"custom_id\": \"a\"}\n".repeat(1000);
+    std::fs::write(&path, &content).unwrap();
+    let text = refused(folder.path(), &path).await;
+    assert_eq!(text, "DIR/prompts.jsonl is not a SQLite database, or is damaged; use another file with --db");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+}
+
+#[tokio::test]
+async fn another_programs_database_is_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("history.db");
+    let mut connection = connect(&path).await;
+    sqlx::query("CREATE TABLE urls (url TEXT)").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let text = refused(folder.path(), &path).await;
+    assert_eq!(text, "DIR/history.db is the database of another program; use another file with --db");
+    let tables: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM sqlite_schema").fetch_all(&mut connect(&path).await).await.unwrap();
+    assert_eq!(tables, ["urls"]);
+}
+
+#[tokio::test]
+async fn a_schema_from_the_future_is_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("gristmill.db");
+    let store = store(&path).await;
+    let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (7, 'later', true, x'00', 0)";
+    sqlx::query(later).execute(&mut connect(&path).await).await.unwrap();
+    let expected = "the database is of schema version 7, this program knows 1: use a newer gristmill";
+    assert_eq!(store.check_schema().await.unwrap_err().to_string(), expected);
+    assert_eq!(store.migrate().await.unwrap_err().to_string(), expected);
+    drop(store);
+    assert_eq!(refused(folder.path(), &path).await, expected);
+}
+
+#[tokio::test]
+async fn one_process_at_a_time_works_the_queue() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("gristmill.db");
+    let (first, second) = (store(&path).await, store(&path).await);
+    let lock = first.lock_exclusively().unwrap();
+    let text = second.lock_exclusively().unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
+    let pid = std::process::id();
+    assert_eq!(
+        text,
+        format!("another gristmill works on DIR/gristmill.db (pid {pid}); wait for it, or use --db with another file")
+    );
+    drop(lock);
+    let _lock = second.lock_exclusively().unwrap();
+}
