@@ -87,7 +87,8 @@ impl View {
             text.push_str(&format!(", {:.1}/s", self.rate));
         }
         if let Some(eta) = self.eta_s.filter(|_| self.done < self.total) {
-            text.push_str(&format!(", {} to go", duration(Duration::from_secs(eta))));
+            let time = if eta < 60 { format!("{eta}s") } else { duration(Duration::from_secs(eta)) };
+            text.push_str(&format!(", {time} to go"));
         }
         if self.cost_usd > 0.0 {
             text.push_str(&format!(", {}", money(self.cost_usd)));
@@ -185,6 +186,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Kind::Bar(bar) = &self.kind {
+            ui::set_bar(None);
             bar.finish_and_clear();
         }
     }
@@ -196,7 +198,7 @@ fn bar() -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}\n{prefix}") {
         bar.set_style(style.progress_chars("━━─"));
     }
-    bar.enable_steady_tick(Duration::from_millis(500));
+    ui::set_bar(Some(bar.clone()));
     bar
 }
 

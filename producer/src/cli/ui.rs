@@ -1,8 +1,19 @@
 //! Everything that is printed: results on standard output, all else on standard error.
 
 use std::io::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
+
+use indicatif::ProgressBar;
 
 use super::fault::{Exit, Fault};
+
+/// The bar on the terminal, which steps aside for every line.
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Says which bar is on the terminal now.
+pub(super) fn set_bar(bar: Option<ProgressBar>) {
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
+}
 
 /// Writes to standard output. `Ok(false)` says that nobody reads any more.
 pub(super) fn out(bytes: &[u8]) -> Result<bool, Fault> {
@@ -27,7 +38,13 @@ pub(super) fn json(value: &impl serde::Serialize) -> Result<bool, Fault> {
 
 /// Tells people something; where standard error is closed, nobody listens.
 pub(super) fn tell(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let write = || {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    };
+    match &*BAR.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
 }
 
 /// Tells what went wrong and what to do; returns how the program ends.
