@@ -90,7 +90,9 @@ CREATE TABLE gristmill.live (
     calls        integer     NOT NULL DEFAULT 0,
     attempts     integer     NOT NULL DEFAULT 0,
     faults       integer     NOT NULL DEFAULT 0,
+    -- owners that died on it: the first that held it, and later ones only while they called it, as `called_by` says
     deaths       integer     NOT NULL DEFAULT 0,
+    called_by    uuid,
     wake_at      timestamptz,
     reason       text,
     earlier      json,

@@ -87,7 +87,9 @@ CREATE TABLE live (
     calls             INTEGER NOT NULL DEFAULT 0,
     attempts          INTEGER NOT NULL DEFAULT 0,
     faults            INTEGER NOT NULL DEFAULT 0,
+    -- owners that died on it: the first that held it, and later ones only while they called it, as `called_by` says
     deaths            INTEGER NOT NULL DEFAULT 0,
+    called_by         BLOB,
     wake_at           INTEGER,
     reason            TEXT,
     earlier           TEXT,

@@ -10,7 +10,7 @@ use gristmill_common::failpoint;
 use gristmill_common::id::OwnerId;
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{Error, Settlement, Store};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,11 +23,12 @@ const LINGER: Duration = Duration::from_millis(30);
 /// Transactions under way at once.
 const AT_ONCE: usize = 2;
 
-/// A settlement with the place in the window that it frees.
+/// A settlement with the place in the window, and the turn of a last chance, that it frees.
 #[derive(Debug)]
 pub(crate) struct Settled {
     pub(crate) settlement: Settlement,
     pub(crate) place: Place,
+    pub(crate) turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Commits settlements until all senders are gone, then returns once the last group is committed. `abort` ends it at once.
@@ -41,7 +42,7 @@ pub(crate) async fn run(
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(first) = settled.recv().await {
         let mut settlements = vec![first.settlement];
-        let mut places = vec![first.place];
+        let mut freed = vec![(first.place, first.turn)];
         let linger = tokio::time::sleep(LINGER);
         tokio::pin!(linger);
         // While both transactions are under way the group goes on growing.
@@ -52,7 +53,7 @@ pub(crate) async fn run(
                 next = settled.recv(), if settlements.len() < GROUP => match next {
                     Some(next) => {
                         settlements.push(next.settlement);
-                        places.push(next.place);
+                        freed.push((next.place, next.turn));
                         if settlements.len() < GROUP {
                             continue;
                         }
@@ -73,7 +74,7 @@ pub(crate) async fn run(
         let (store, abort) = (Arc::clone(&store), abort.clone());
         flushes.spawn(async move {
             commit(&*store, owner, &settlements, &abort).await;
-            drop(places);
+            drop(freed);
             drop(slot);
         });
     }

@@ -226,8 +226,10 @@ async fn admit(
             for (arrival, place) in message.arrivals.iter().zip(places) {
                 match verdicts.next() {
                     Some(Verdict::Run(ticket)) => start(session, group, ticket, place, jobs),
-                    Some(Verdict::Cancelled(ticket)) => session.settle(pipeline::cancelled(session, &ticket), place),
-                    Some(Verdict::Expired(ticket)) => session.settle(pipeline::expired(session, &ticket), place),
+                    Some(Verdict::Cancelled(ticket)) => {
+                        session.settle(pipeline::cancelled(session, &ticket), place, None)
+                    }
+                    Some(Verdict::Expired(ticket)) => session.settle(pipeline::expired(session, &ticket), place, None),
                     Some(Verdict::Unknown) => unknown.push(arrival.job.clone()),
                     Some(Verdict::Done | Verdict::Held | Verdict::Waiting) | None => {}
                 }
@@ -255,12 +257,16 @@ fn start(
 ) {
     let (session, group) = (Arc::clone(session), Arc::clone(group));
     jobs.spawn(async move {
-        let settlement = tokio::select! {
-            settlement = pipeline::work(&session, &group, &ticket) => settlement,
+        let work = async {
+            let turn = session.last_chance(ticket.deaths).await;
+            Some((pipeline::work(&session, &group, &ticket).await?, turn))
+        };
+        let worked = tokio::select! {
+            worked = work => worked,
             () = session.abort.cancelled() => None,
         };
-        if let Some(settlement) = settlement {
-            session.settle(settlement, place);
+        if let Some((settlement, turn)) = worked {
+            session.settle(settlement, place, turn);
         }
     });
 }

@@ -137,6 +137,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
 
     let in_flight = Arc::new(AtomicU32::new(0));
     let calls = Arc::new(Semaphore::new(options.concurrency.max(1) as usize));
+    let last_chances = Arc::new(Semaphore::new(1));
     let finishing = TaskTracker::new();
     let keeping = TaskTracker::new();
     let stop_keeping = CancellationToken::new();
@@ -162,8 +163,10 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
             drain: drain.clone(),
             abort: abort.child_token(),
             num_retries: options.num_retries,
+            max_deaths: options.max_deaths,
             settled,
             calls: Arc::clone(&calls),
+            last_chances: Arc::clone(&last_chances),
             in_flight: Arc::clone(&in_flight),
         });
         let flusher = flush::run(Arc::clone(&options.store), owner, settlements, abort.clone());

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use gristmill_common::failpoint;
 use gristmill_common::failure::{Disposition, EarlierAttempt, ErrorClass, ErrorRecord};
 use gristmill_common::outcome::{AttemptRecord, CostBasis, JobResult, Status};
-use gristmill_common::retry::Schedule;
-use gristmill_common::store::{End, Settlement, Ticket, Wake};
+use gristmill_common::retry::{Schedule, until_ok};
+use gristmill_common::store::{self, End, Settlement, Ticket, Wake};
 
 use crate::gate::{Gate, Permit, Shown};
 use crate::group::Group;
@@ -46,6 +46,9 @@ pub(crate) async fn work(session: &Session, group: &Group, ticket: &Ticket) -> O
         Err(early) => return early.settle(session, ticket),
     };
     let call_slot = session.call_slot().await;
+    if let Err(early) = confess(session, ticket).await {
+        return early.settle(session, ticket);
+    }
     if let Err(early) = recheck(session, ticket).await {
         return early.settle(session, ticket);
     }
@@ -72,6 +75,23 @@ async fn acquire(session: &Session, group: &Group, ticket: &Ticket) -> Result<Pe
     }
 }
 
+/// Says of a job on which an owner died that it is called now. If this process dies as well, the job is taken to be why.
+async fn confess(session: &Session, ticket: &Ticket) -> Result<(), Early> {
+    if ticket.deaths == 0 {
+        return Ok(());
+    }
+    let say = || session.store.calling(session.lease.owner, ticket.job.id);
+    match until_ok(Schedule::RECONNECT, &session.drain, say, store::Error::is_transient, |_, _| {}).await {
+        None => Err(Early::Released),
+        Some(Ok(true)) => Ok(()),
+        Some(Ok(false)) => Err(Early::Lost),
+        Some(Err(error)) => {
+            tracing::error!(%error, job.id = %ticket.job.id, "a job on which a worker died is called without a note of it");
+            Ok(())
+        }
+    }
+}
+
 /// Asks once more, right before the money is spent.
 async fn recheck(session: &Session, ticket: &Ticket) -> Result<(), Early> {
     if !session.lease.holds().await {
@@ -90,7 +110,7 @@ async fn recheck(session: &Session, ticket: &Ticket) -> Result<(), Early> {
 }
 
 async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
-    failpoint::pass("worker.before_call");
+    failpoint::pass_for("worker.before_call", &ticket.request.custom_id);
     let _in_flight = session.in_flight();
     let request = &ticket.request;
     let call = Call {

@@ -24,8 +24,12 @@ pub(crate) struct Session {
     /// Cancelled when everything ends at once.
     pub(crate) abort: CancellationToken,
     pub(crate) num_retries: u16,
+    /// Owners that may die on a job.
+    pub(crate) max_deaths: u32,
     pub(crate) settled: mpsc::UnboundedSender<Settled>,
     pub(crate) calls: Arc<Semaphore>,
+    /// One call at a time of jobs that one more death would end: then it is known which job it was.
+    pub(crate) last_chances: Arc<Semaphore>,
     pub(crate) in_flight: Arc<AtomicU32>,
 }
 
@@ -45,6 +49,15 @@ impl Session {
         Arc::clone(&self.calls).acquire_owned().await.ok()
     }
 
+    /// Waits for the turn of a job that one more death would end; other jobs need none. The turn lasts until the job's
+    /// settlement is committed.
+    pub(crate) async fn last_chance(&self, deaths: u32) -> Option<OwnedSemaphorePermit> {
+        if deaths == 0 || deaths + 1 < self.max_deaths {
+            return None;
+        }
+        Arc::clone(&self.last_chances).acquire_owned().await.ok()
+    }
+
     /// Counts a call as in flight until the value is dropped.
     pub(crate) fn in_flight(&self) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -62,9 +75,9 @@ impl Session {
         }
     }
 
-    /// Hands a settlement to the flusher, which frees the place once it is committed.
-    pub(crate) fn settle(&self, settlement: Settlement, place: Place) {
+    /// Hands a settlement to the flusher, which frees the place and the turn once it is committed.
+    pub(crate) fn settle(&self, settlement: Settlement, place: Place, turn: Option<OwnedSemaphorePermit>) {
         // Fails only when the flusher was aborted; then the live row still holds the job.
-        let _ = self.settled.send(Settled { settlement, place });
+        let _ = self.settled.send(Settled { settlement, place, turn });
     }
 }

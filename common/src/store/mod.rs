@@ -190,6 +190,8 @@ pub struct Ticket {
     pub attempts: u32,
     /// Faults of deployments that the job met so far.
     pub faults: u32,
+    /// Owners that died on it so far; if any, [`Store::calling`] must be told before a call.
+    pub deaths: u32,
     /// When the run was first admitted.
     pub queued_at: DateTime<Utc>,
     /// The run's earlier failed calls, newest last, at most eight; JSON of [`crate::failure::EarlierAttempt`]s.
@@ -505,6 +507,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// A run that is admitted is held by `owner` until [`Store::flush`] settles it or the owner's lease ends.
     async fn admit(&self, owner: OwnerId, arrivals: Vec<Arrival>) -> Result<Vec<Verdict>>;
 
+    /// Says that the call of a run on which an owner died begins now, so that this owner's death would count as well.
+    /// Returns whether the owner still holds it. Told of every call, it would cost a commit each; so the first death counts for
+    /// all that the dead owner held, and a later one only for what it was calling.
+    async fn calling(&self, owner: OwnerId, job: JobId) -> Result<bool>;
+
     /// Writes results, wake-ups, attempts and counters in one transaction. Repeating it changes nothing.
     async fn flush(&self, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed>;
 
@@ -514,7 +521,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn keep(&self, owner: OwnerId, ttl: Duration) -> Result<Keepership>;
 
     /// Declares owners dead whose lease ran out, and puts back at most `limit` runs that dead owners hold. A run on which
-    /// `max_deaths` owners died ends as failed.
+    /// `max_deaths` owners died ends as failed; see [`Store::calling`] for which deaths count.
     async fn bury(&self, max_deaths: u32, limit: u32) -> Result<Burial>;
 
     /// Reads runs that are due, soonest first.

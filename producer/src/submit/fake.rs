@@ -220,6 +220,9 @@ impl Store for FakeStore {
     async fn admit(&self, _: OwnerId, _: Vec<Arrival>) -> Result<Vec<Verdict>> {
         unimplemented!()
     }
+    async fn calling(&self, _: OwnerId, _: JobId) -> Result<bool> {
+        unimplemented!()
+    }
     async fn flush(&self, _: OwnerId, _: &[Settlement]) -> Result<Flushed> {
         unimplemented!()
     }

@@ -31,7 +31,7 @@ ORDER BY t.job_id
 ON CONFLICT (job_id) DO UPDATE
 SET state = 0, owner = EXCLUDED.owner, version = l.version + 1, wake_at = NULL, reason = NULL
 WHERE l.state = 2 OR (l.state = 1 AND l.wake_at <= now()) OR (l.state = 0 AND l.owner = EXCLUDED.owner)
-RETURNING job_id, run, calls, attempts, faults, earlier, queued_at, xmax::text = '0' AS fresh, now() AS now";
+RETURNING job_id, run, calls, attempts, faults, deaths, earlier, queued_at, xmax::text = '0' AS fresh, now() AS now";
 
 const ENDED: &str = "-- which of these have ended
 SELECT DISTINCT job_id FROM gristmill.result WHERE part_day = $1 AND job_id = ANY ($2)";
@@ -57,6 +57,7 @@ struct Taken {
     calls: u32,
     attempts: u32,
     faults: u32,
+    deaths: u32,
     earlier: Vec<crate::failure::EarlierAttempt>,
     queued_at: DateTime<Utc>,
     fresh: bool,
@@ -121,6 +122,7 @@ pub(super) async fn admit(pool: &PgPool, owner: OwnerId, arrivals: &[Arrival]) -
             calls: taken.calls,
             attempts: taken.attempts,
             faults: taken.faults,
+            deaths: taken.deaths,
             queued_at: taken.queued_at,
             earlier: taken.earlier,
         });
@@ -159,6 +161,7 @@ async fn take(tx: &mut PgConnection, owner: OwnerId, arrivals: &[&Arrival]) -> R
             calls: row.get::<i32, _>("calls").unsigned_abs(),
             attempts: row.get::<i32, _>("attempts").unsigned_abs(),
             faults: row.get::<i32, _>("faults").unsigned_abs(),
+            deaths: row.get::<i32, _>("deaths").unsigned_abs(),
             earlier: row.get::<Option<Json<_>>, _>("earlier").map(|Json(earlier)| earlier).unwrap_or_default(),
             queued_at: row.get("queued_at"),
             fresh: row.get("fresh"),
@@ -188,6 +191,15 @@ async fn drop_ended(tx: &mut PgConnection, owner: OwnerId, taken: &mut HashMap<J
     let query = sqlx::query(GIVE_UP).bind(ended).bind(owner.uuid());
     query.execute(&mut *tx).await.map_err(failed(DOING))?;
     Ok(())
+}
+
+const CALLING: &str = "-- a run on which an owner died is called
+UPDATE gristmill.live SET called_by = $2 WHERE job_id = $1 AND owner = $2 AND state = 0";
+
+pub(super) async fn calling(pool: &PgPool, owner: OwnerId, job: JobId) -> Result<bool> {
+    let query = sqlx::query(CALLING).bind(job.uuid()).bind(owner.uuid());
+    let done = query.execute(pool).await.map_err(failed("saying that a job is called"))?;
+    Ok(done.rows_affected() == 1)
 }
 
 async fn states(tx: &mut PgConnection, untaken: &[Uuid]) -> Result<HashMap<JobId, i16>> {

@@ -40,7 +40,8 @@ const UNBURIED: &str = "-- is somebody dead and not buried
 SELECT count(*) FROM gristmill.worker WHERE dead_at IS NOT NULL AND buried_at IS NULL";
 
 const HELD_BY_DEAD: &str = "-- runs that dead owners hold
-SELECT l.job_id, l.batch_id, l.model_group, l.priority, l.lane, l.run, l.deaths, l.calls
+SELECT l.job_id, l.batch_id, l.model_group, l.priority, l.lane, l.run, l.calls,
+       l.deaths + (l.deaths = 0 OR l.called_by IS NOT DISTINCT FROM l.owner)::integer AS deaths
 FROM gristmill.live l JOIN gristmill.worker w ON w.owner = l.owner
 WHERE l.state = 0 AND w.dead_at IS NOT NULL AND w.buried_at IS NULL
 ORDER BY l.job_id LIMIT $1
@@ -48,7 +49,8 @@ FOR UPDATE OF l SKIP LOCKED";
 
 const RETURN_RUNS: &str = "-- runs of dead owners are due at once
 UPDATE gristmill.live
-SET state = 1, owner = NULL, version = version + 1, deaths = deaths + 1, wake_at = now(), reason = 'worker died'
+SET state = 1, owner = NULL, version = version + 1, wake_at = now(), reason = 'worker died',
+    deaths = deaths + (deaths = 0 OR called_by IS NOT DISTINCT FROM owner)::integer
 WHERE job_id = ANY ($1)";
 
 const DROP_LIVE: &str = "-- ended runs need no live row
@@ -69,7 +71,7 @@ pub(super) async fn bury(pool: &PgPool, max_deaths: u32, limit: u32) -> Result<B
     let mut tx = pool.begin().await.map_err(failed(doing))?;
     let query = sqlx::query(HELD_BY_DEAD).bind(i64::from(limit));
     let rows = query.fetch_all(&mut *tx).await.map_err(failed(doing))?;
-    let deaths = |row: &PgRow| row.get::<i32, _>("deaths").unsigned_abs() + 1;
+    let deaths = |row: &PgRow| row.get::<i32, _>("deaths").unsigned_abs();
     let (poisoned, returned): (Vec<&PgRow>, Vec<&PgRow>) = rows.iter().partition(|row| deaths(row) >= max_deaths);
     if !returned.is_empty() {
         let ids: Vec<Uuid> = returned.iter().map(|row| row.get("job_id")).collect();
@@ -80,7 +82,7 @@ pub(super) async fn bury(pool: &PgPool, max_deaths: u32, limit: u32) -> Result<B
         sqlx::query(DROP_LIVE).bind(ids).execute(&mut *tx).await.map_err(failed(doing))?;
         let error = ErrorRecord::new(
             ErrorClass::WorkerCrashed,
-            format!("{max_deaths} workers died while they held this job; the request may crash whoever runs it"),
+            format!("{max_deaths} workers died while they ran this job; the request may crash whoever runs it"),
         );
         let ends: Vec<Ending> = poisoned
             .iter()

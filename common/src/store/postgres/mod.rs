@@ -282,6 +282,10 @@ impl Store for PostgresStore {
         again!(admit::admit(&self.hot, owner, &arrivals))
     }
 
+    async fn calling(&self, owner: OwnerId, job: JobId) -> Result<bool> {
+        admit::calling(&self.hot, owner, job).await
+    }
+
     async fn flush(&self, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed> {
         let flushed = flush::flush_splitting(&self.hot, owner, settlements).await?;
         self.hints.tell();

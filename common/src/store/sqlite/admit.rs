@@ -24,7 +24,7 @@ static LIVE: Group = Group::new(
     "-- what holds these jobs
 WITH wanted (job_id) AS (VALUES ",
     1,
-    ") SELECT l.job_id, l.run, l.state, l.owner, l.wake_at, l.calls, l.attempts, l.faults, l.earlier, l.queued_at
+    ") SELECT l.job_id, l.run, l.state, l.owner, l.wake_at, l.calls, l.attempts, l.faults, l.earlier, l.queued_at, l.deaths
 FROM wanted CROSS JOIN live l ON l.job_id = wanted.job_id",
 );
 
@@ -64,6 +64,7 @@ struct Standing {
     calls: u32,
     attempts: u32,
     faults: u32,
+    deaths: u32,
     earlier: Vec<EarlierAttempt>,
     queued_at: i64,
 }
@@ -76,6 +77,7 @@ impl Live {
             faults: small(row.get(7)),
             earlier: row::json(row.get(8)).unwrap_or_default(),
             queued_at: row.get(9),
+            deaths: small(row.get(10)),
         };
         let live = Self { run: small(row.get(1)), state: row.get(2), owner: row.get(3), wake_at: row.get(4), standing };
         (JobId::from_uuid(row.get(0)), live)
@@ -116,7 +118,8 @@ pub(super) async fn admit(core: &Core, owner: OwnerId, arrivals: Vec<Arrival>) -
             Plan::Answer(verdict) => return verdict,
             Plan::Keep(run, standing) | Plan::Take(run, standing) => (run, standing),
             Plan::Start => {
-                let standing = Standing { calls: 0, attempts: 0, faults: 0, earlier: Vec::new(), queued_at: now };
+                let standing =
+                    Standing { calls: 0, attempts: 0, faults: 0, deaths: 0, earlier: Vec::new(), queued_at: now };
                 (job.run, standing)
             }
         };
@@ -130,6 +133,7 @@ pub(super) async fn admit(core: &Core, owner: OwnerId, arrivals: Vec<Arrival>) -
             calls: standing.calls,
             attempts: standing.attempts,
             faults: standing.faults,
+            deaths: standing.deaths,
             queued_at: time(standing.queued_at),
             earlier: standing.earlier,
         });
@@ -140,6 +144,16 @@ pub(super) async fn admit(core: &Core, owner: OwnerId, arrivals: Vec<Arrival>) -
         }
     });
     Ok(verdicts.collect())
+}
+
+const CALLING: &str = "-- a run on which an owner died is called
+UPDATE live SET called_by = ?2 WHERE job_id = ?1 AND owner = ?2 AND state = 0";
+
+pub(super) async fn calling(core: &Core, owner: OwnerId, job: JobId) -> Done<bool> {
+    let mut work = core.writer.begin().await?;
+    let held = sqlx::query(CALLING).bind(job.uuid()).bind(owner.uuid()).execute(work.tx()).await?.rows_affected() == 1;
+    work.commit().await?;
+    Ok(held)
 }
 
 /// Decides by what holds the jobs, or held them.

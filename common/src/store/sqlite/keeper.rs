@@ -37,14 +37,16 @@ const DECLARE_DEAD: &str = "-- owners whose lease ran out are dead
 UPDATE worker SET dead_at = ?1, in_flight = 0 WHERE lease_until < ?1 AND dead_at IS NULL AND left_at IS NULL";
 
 const HELD_BY_DEAD: &str = "-- runs that dead owners hold
-SELECT l.job_id, l.batch_id, l.model_group, l.priority, l.lane, l.run, l.deaths, l.calls
+SELECT l.job_id, l.batch_id, l.model_group, l.priority, l.lane, l.run, l.calls,
+       l.deaths + (l.deaths = 0 OR l.called_by IS l.owner) AS deaths
 FROM live l
 WHERE l.state = 0 AND l.owner IN (SELECT owner FROM worker WHERE dead_at IS NOT NULL AND buried_at IS NULL)
 LIMIT ?1";
 
 static RETURN: Group = Group::new(
     "-- runs of dead owners are due at once
-UPDATE live SET state = 1, owner = NULL, version = version + 1, deaths = deaths + 1, wake_at = ?, reason = 'worker died'
+UPDATE live SET state = 1, owner = NULL, version = version + 1, wake_at = ?, reason = 'worker died',
+    deaths = deaths + (deaths = 0 OR called_by IS owner)
 WHERE job_id IN (VALUES ",
     1,
     ")",
@@ -63,7 +65,7 @@ pub(super) async fn bury(core: &Core, max_deaths: u32, limit: u32) -> Done<Buria
     let tx = work.tx();
     let owners = sqlx::query(DECLARE_DEAD).bind(now).execute(&mut *tx).await?.rows_affected();
     let rows = sqlx::query(HELD_BY_DEAD).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
-    let deaths = |row: &SqliteRow| small(row.get("deaths")) + 1;
+    let deaths = |row: &SqliteRow| small(row.get("deaths"));
     let (poisoned, returned): (Vec<&SqliteRow>, Vec<&SqliteRow>) =
         rows.iter().partition(|row| deaths(row) >= max_deaths);
     let id = |row: &&SqliteRow| row.get::<Uuid, _>("job_id");
@@ -83,8 +85,8 @@ async fn end_poisoned(tx: &mut SqliteConnection, rows: &[&SqliteRow], now: i64) 
     let ids: Vec<Uuid> = rows.iter().map(|row| row.get("job_id")).collect();
     release(tx, &ids).await?;
     for row in rows {
-        let deaths = row.get::<i64, _>("deaths") + 1;
-        let text = format!("{deaths} workers died while they held this job; the request may crash whoever runs it");
+        let deaths = row.get::<i64, _>("deaths");
+        let text = format!("{deaths} workers died while they ran this job; the request may crash whoever runs it");
         let error = ErrorRecord::new(ErrorClass::WorkerCrashed, text);
         let end = Ending { job: job_ref(row), calls: small(row.get("calls")) };
         write_ends(tx, &[end], Status::Failed, &error, now).await?;

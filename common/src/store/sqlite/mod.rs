@@ -246,6 +246,10 @@ impl Store for SqliteStore {
         admit::admit(&self.core, owner, arrivals).await.map_err(self.core.failed("admitting jobs"))
     }
 
+    async fn calling(&self, owner: OwnerId, job: JobId) -> Result<bool> {
+        admit::calling(&self.core, owner, job).await.map_err(self.core.failed("saying that a job is called"))
+    }
+
     async fn flush(&self, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed> {
         let flushed = flush::flush_splitting(&self.core, owner, settlements).await;
         let flushed = flushed.map_err(self.core.failed("writing results"))?;

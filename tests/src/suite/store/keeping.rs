@@ -56,6 +56,9 @@ pub async fn a_job_on_which_too_many_owners_died_fails(lab: Lab) {
     for death in 1..=3 {
         let dying = lab.worker(SHORT).await;
         lab.admitted(dying, &submitted.jobs[..1]).await;
+        if death > 1 {
+            assert!(lab.store.calling(dying, submitted.jobs[0].id).await.unwrap());
+        }
         let (returned, poisoned) = lab.buried(3).await;
         assert_eq!((returned, poisoned), if death < 3 { (1, 0) } else { (0, 1) }, "death {death}");
         if death < 3 {
@@ -76,6 +79,28 @@ pub async fn a_job_on_which_too_many_owners_died_fails(lab: Lab) {
     let dying = lab.worker(SHORT).await;
     lab.admitted(dying, &submitted.jobs[..1]).await;
     assert_eq!(lab.buried(3).await, (1, 0));
+}
+
+pub async fn a_job_that_dead_owners_held_and_did_not_call_counts_one_death(lab: Lab) {
+    let submitted = lab.submitted("sweep", 2).await;
+    for death in 1..=4 {
+        let dying = lab.worker(SHORT).await;
+        let verdicts = lab.store.admit(dying, arrivals(&submitted.jobs)).await.unwrap();
+        let deaths: Vec<u32> = verdicts.iter().map(|verdict| ticket(verdict).deaths).collect();
+        assert_eq!(deaths, if death == 1 { [0, 0] } else { [1, 1] });
+        assert_eq!(lab.buried(3).await, (2, 0));
+        lab.due(2).await;
+    }
+    // One of them is called when its owner dies, and then again.
+    for death in 2..=3 {
+        let dying = lab.worker(SHORT).await;
+        lab.admitted(dying, &submitted.jobs).await;
+        assert!(lab.store.calling(dying, submitted.jobs[1].id).await.unwrap());
+        assert!(!lab.other.calling(owner(), submitted.jobs[1].id).await.unwrap(), "nobody else holds it");
+        assert_eq!(lab.buried(3).await, if death == 2 { (2, 0) } else { (1, 1) });
+        lab.due(if death == 2 { 2 } else { 1 }).await;
+    }
+    assert_eq!(lab.rows(submitted.id, 1).await[0].job_id, submitted.jobs[1].id);
 }
 
 pub async fn burying_goes_in_bounded_steps(lab: Lab) {

@@ -73,6 +73,7 @@ macro_rules! store_suite {
                 two_that_ask_at_once_are_not_both_keeper
                 runs_of_a_dead_owner_are_due_at_once
                 a_job_on_which_too_many_owners_died_fails
+                a_job_that_dead_owners_held_and_did_not_call_counts_one_death
                 burying_goes_in_bounded_steps
                 due_runs_come_soonest_first
                 a_run_that_moved_on_is_not_marked_as_queued
