@@ -1,6 +1,7 @@
 //! Messages that other programs publish: adopted, dead, of a later version, for nobody, poisonous.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use gristmill_common::broker::{Aside, Broker as _};
 use gristmill_common::failure::ErrorClass;
@@ -8,7 +9,7 @@ use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::job::LaneKey;
 use gristmill_common::outcome::{ResultRow, Status};
 use gristmill_common::store::BatchSelector;
-use gristmill_tests::fleet::{self, Fleet, MODEL, eventually};
+use gristmill_tests::fleet::{self, Fleet, MODEL, by_job, eventually};
 use gristmill_worker::simulate;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation};
@@ -232,6 +233,59 @@ async fn a_message_that_was_routed_to_nobody_goes_to_the_group_once_it_is_served
     let rows = rows(&fleet, BatchId::adhoc(id.part_day()), 1).await;
     assert_eq!(rows[&id].result.status, Status::Succeeded);
     assert_eq!(letters(&fleet).await, []);
+}
+
+/// Lets three workers die on the call of one job of forty, and a fourth one do the rest.
+async fn one_job_is_poison(concurrency: &str) {
+    let mut fleet = Fleet::start(simulate::Options::default()).await;
+    fleet.keeper(&[]).await;
+    let batch = fleet.submit("poison", 40, |_, _| {}).await;
+    for death in 1..=3 {
+        let crash = [("GRISTMILL_FAILPOINT", "worker.before_call@poison-20")];
+        let dying = fleet.worker(&["--concurrency", concurrency], &crash);
+        assert!(!fleet.ended(dying).await, "death {death}");
+    }
+    let called = fleet.calls().await.len();
+    let recorded = fleet.batch(batch).await.calls;
+    fleet.worker(&["--concurrency", concurrency], &[]);
+    let rows = fleet.agrees(batch, 40).await;
+    let failed: Vec<_> = rows.iter().filter(|row| row.result.status != Status::Succeeded).collect();
+    let names: Vec<_> = failed.iter().map(|row| row.custom_id.as_str()).collect();
+    assert_eq!(names, ["poison-20"], "its neighbours complete");
+    let error = failed[0].result.error.as_ref().unwrap();
+    assert_eq!((failed[0].result.status, &error.class), (Status::Failed, &ErrorClass::WorkerCrashed));
+    let calls = fleet.calls().await;
+    assert_eq!(by_job(&calls).len(), 39);
+    let lost = called - usize::try_from(recorded).unwrap();
+    assert!(calls.len() <= 39 + lost, "{} calls, {lost} of them unwritten when a worker died", calls.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_on_which_three_workers_died_fails_and_what_they_held_beside_it_completes() {
+    one_job_is_poison("1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_on_which_three_workers_died_fails_and_what_they_called_beside_it_completes() {
+    one_job_is_poison("16").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_die_again_and_again_fail_no_job() {
+    let slow = simulate::Options { latency: Duration::from_millis(150), ..Default::default() };
+    let mut fleet = Fleet::start(slow).await;
+    fleet.keeper(&[]).await;
+    let batch = fleet.submit("again", 60, |_, _| {}).await;
+    for _ in 0..4 {
+        // Each holds most of the jobs and calls a few.
+        let dying = fleet.worker(&["--concurrency", "2"], &[("GRISTMILL_FAILPOINT", "worker.after_flush:3")]);
+        assert!(!fleet.ended(dying).await);
+    }
+    fleet.worker(&["--concurrency", "8"], &[]);
+    let rows = fleet.agrees(batch, 60).await;
+    let failed: Vec<_> = rows.iter().filter(|row| row.result.status != Status::Succeeded).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(fleet.calls().await.len() <= 60 + 4 * 4, "a few calls were in flight");
 }
 
 #[test]
