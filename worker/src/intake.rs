@@ -227,7 +227,7 @@ async fn admit(
                 match verdicts.next() {
                     Some(Verdict::Run(ticket)) => start(session, group, ticket, place, jobs),
                     Some(Verdict::Cancelled(ticket)) => {
-                        session.settle(pipeline::cancelled(session, &ticket), place, None)
+                        session.settle(pipeline::cancelled(session, &ticket), place, None);
                     }
                     Some(Verdict::Expired(ticket)) => session.settle(pipeline::expired(session, &ticket), place, None),
                     Some(Verdict::Unknown) => unknown.push(arrival.job.clone()),
