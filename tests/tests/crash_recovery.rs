@@ -1,5 +1,6 @@
 //! Kills a process at each step of the way, as ARCHITECTURE.md's table of crashes has them, and checks P1, P2 and P3: one row
 //! a job, counters equal to rows, no call repeated but those that were made and not written when it died.
+#![expect(clippy::unwrap_used, reason = "what fails in a test must panic")]
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

@@ -1,4 +1,5 @@
 //! Times and full queues: no call after a job's deadline, none before its `not_before`, none lost to a queue that is full.
+#![expect(clippy::unwrap_used, reason = "what fails in a test must panic")]
 
 use std::time::Duration;
 

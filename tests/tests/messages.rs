@@ -1,4 +1,5 @@
 //! Messages that other programs publish: adopted, dead, of a later version, for nobody, poisonous.
+#![expect(clippy::unwrap_used, reason = "what fails in a test must panic")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

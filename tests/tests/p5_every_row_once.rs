@@ -1,4 +1,5 @@
 //! P5: a reader that goes on from a saved cursor sees every row exactly once, whoever else writes, in whatever language.
+#![expect(clippy::unwrap_used, reason = "what fails in a test must panic")]
 
 use std::collections::BTreeSet;
 use std::pin::pin;

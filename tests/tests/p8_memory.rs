@@ -1,4 +1,5 @@
 //! P8: nothing buffers without limit when a part is down. P3: an outage repeats no call.
+#![expect(clippy::unwrap_used, reason = "what fails in a test must panic")]
 
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 //!
 //! These disturb everybody who uses the servers, so they run alone: `scripts/chaos`. The commands that restart are those of
 //! Debian's packages; where the servers run otherwise, the variables below name others.
+#![expect(clippy::unwrap_used, reason = "what fails in a test must panic")]
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -56,7 +57,7 @@ async fn jobs_run_through(name: &str, restarts: impl AsyncFnOnce()) {
     let breaker = async {
         eventually("calls are made", async || (control.stats().received >= 300).then_some(())).await;
         restarts().await;
-        assert!((control.stats().received as usize) < JOBS, "it happened in mid-run");
+        assert!(control.stats().received < JOBS as u64, "it happened in mid-run");
     };
     let both = async { tokio::join!(reader, breaker) };
     let (seen, ()) = tokio::time::timeout(LONG, both).await.expect("the subscription ends with the batch");
