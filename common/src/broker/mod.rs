@@ -186,6 +186,11 @@ pub trait Broker: Send + Sync + fmt::Debug {
     /// settled, in each lane; 0 counts as 1. Dropping the consumer ends the subscription; what it delivered can still be settled.
     async fn consume(&self, group: &str, window: u16) -> Result<Box<dyn Consumer>>;
 
+    /// Tells whether messages should carry requests. A broker that shares the store's disk gains nothing by it.
+    fn carries_bodies(&self) -> bool {
+        true
+    }
+
     /// Returns how many messages each lane has ready.
     async fn depths(&self, lanes: &[LaneKey]) -> Result<Vec<u64>>;
 

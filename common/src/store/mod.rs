@@ -533,7 +533,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Reads recorded, unconfirmed jobs of one batch whose producer vanished.
     async fn unpublished(&self, limit: u32) -> Result<Option<Unpublished>>;
 
-    /// Ends jobs of cancelled batches that nobody holds; returns how many rows it wrote. Call again while it returns `limit`.
+    /// Ends jobs of cancelled batches that nobody holds; returns how many it looked at. Call again while it returns `limit`.
     async fn close_cancelled(&self, limit: u32) -> Result<u64>;
 
     /// Ends jobs past their deadline that nobody holds; returns how many it looked at.

@@ -333,6 +333,10 @@ impl Broker for EmbeddedBroker {
         Ok(Box::new(Subscription { shared: Arc::clone(&self.shared), group, window, turns: Turns::default() }))
     }
 
+    fn carries_bodies(&self) -> bool {
+        false
+    }
+
     async fn depths(&self, lanes: &[LaneKey]) -> Result<Vec<u64>> {
         let doing = "counting messages";
         self.shared.running(doing)?;

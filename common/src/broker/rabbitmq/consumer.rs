@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::{Consumer, Delivery};
-use super::turns::Turns;
+use crate::broker::turns::Turns;
 use crate::job::{LaneKey, Priority};
 
 /// What has arrived for one consumer. The lanes' windows bound it.

@@ -19,7 +19,6 @@ mod management;
 mod options;
 mod publisher;
 mod topology;
-mod turns;
 mod watchdog;
 
 pub use client::RabbitBroker;
