@@ -210,15 +210,18 @@ async fn scaled(dir: &Path, jobs: usize) {
     let (postgres_before, _) = total_cpu("postgres");
     let submit = ["submit", "input.jsonl", "--name", "bench", "--priority", "bulk"];
     let mut producer = Watched::start("producer", command(&submit));
+    let mut samples: Vec<(f64, u64)> = Vec::new();
+    let started = Instant::now();
     let batch = loop {
         for watched in workers.iter_mut().chain([&mut producer, &mut server]) {
             watched.look();
         }
         let _ = producer.child.try_wait();
-        if let Some(batch) = store.batch(&BatchSelector::Name("bench".into())).await.unwrap()
-            && batch.state.is_ended()
-        {
-            break batch;
+        if let Some(batch) = store.batch(&BatchSelector::Name("bench".into())).await.unwrap() {
+            samples.push((started.elapsed().as_secs_f64(), batch.counters.done()));
+            if batch.state.is_ended() {
+                break batch;
+            }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
@@ -232,6 +235,20 @@ async fn scaled(dir: &Path, jobs: usize) {
     }
     row("scaled, 2 workers", jobs, rate, "RabbitMQ", rabbit_after - rabbit_before, rabbit_mb);
     row("scaled, 2 workers", jobs, rate, "Postgres (largest process)", postgres_after - postgres_before, postgres_mb);
+    if jobs >= 500_000 {
+        print_course(&samples, jobs as u64);
+    }
+}
+
+/// Prints the rate of each tenth of the jobs: a long run must not grow slower.
+fn print_course(samples: &[(f64, u64)], jobs: u64) {
+    let reached = |done: u64| samples.iter().find(|(_, count)| *count >= done).map_or(0.0, |(at, _)| *at);
+    let tenth = jobs / 10;
+    let rates = (0..10).map(|n| {
+        let (from, to) = (reached(n * tenth + 1), reached((n + 1) * tenth));
+        format!("{:.0}", tenth as f64 / (to - from).max(0.001))
+    });
+    println!("\njobs/s of each tenth: {}", rates.collect::<Vec<_>>().join(", "));
 }
 
 async fn embedded(dir: &Path, jobs: usize) {

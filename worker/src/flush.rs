@@ -19,7 +19,7 @@ use crate::window::Place;
 /// Most settlements in one transaction.
 const GROUP: usize = 500;
 /// How long the first settlement of a group waits for others.
-const LINGER: Duration = Duration::from_millis(30);
+const LINGER: Duration = Duration::from_millis(40);
 /// Transactions under way at once.
 const AT_ONCE: usize = 2;
 

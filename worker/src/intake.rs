@@ -26,7 +26,7 @@ use crate::window::Place;
 /// Most jobs in one admission.
 const GROUP: usize = 500;
 /// How long the first message of an admission waits for others: a transaction costs the same for one job and for fifty.
-const LINGER: Duration = Duration::from_millis(10);
+const LINGER: Duration = Duration::from_millis(25);
 /// How often copies of held jobs are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Most bytes of a message that a dead letter keeps.
