@@ -2,6 +2,8 @@
 //!
 //! `gristmill worker` is the same with the command line around it; this one has no more in it than a machine needs.
 
+#![expect(clippy::doc_markdown, reason = "the comments of flags are shown to people as they are")]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
