@@ -93,15 +93,11 @@ a_worker_dies! {
     a_worker_that_dies_after_its_first_delivery_has_called_nothing: "worker.after_delivery", Bulk;
     a_worker_that_dies_after_a_later_delivery_repeats_what_was_in_flight: "worker.after_delivery:5", High;
     a_worker_that_dies_after_its_first_admission_has_called_nothing: "worker.after_admit", Bulk;
-    a_worker_that_dies_after_its_first_ack_leaves_its_jobs_to_the_live_rows: "worker.after_ack", Bulk;
     a_worker_that_dies_after_a_later_ack_repeats_what_was_in_flight: "worker.after_ack:4", High;
-    a_worker_that_dies_before_its_first_call_has_called_nothing: "worker.before_call", Bulk;
     a_worker_that_dies_before_a_later_call_repeats_what_was_in_flight: "worker.before_call:25", Bulk;
     a_worker_that_dies_after_its_first_call_repeats_what_was_in_flight: "worker.after_call", Bulk;
-    a_worker_that_dies_before_its_first_flush_repeats_what_was_in_flight: "worker.before_flush", Bulk;
     a_worker_that_dies_before_a_later_flush_repeats_nothing_that_was_written: "worker.before_flush:4", Bulk;
-    a_worker_that_dies_after_its_first_flush_repeats_nothing_that_was_written: "worker.after_flush", Bulk;
-    a_worker_that_dies_after_a_later_flush_repeats_nothing_that_was_written: "worker.after_flush:4", High;
+    a_worker_that_dies_after_its_first_flush_repeats_nothing_that_was_written: "worker.after_flush", High;
 }
 
 #[tokio::test(flavor = "multi_thread")]

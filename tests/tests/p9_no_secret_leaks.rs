@@ -168,9 +168,9 @@ async fn no_key_password_or_endpoint_is_written_anywhere_whatever_goes_wrong() {
     let proxy_url = format!("http://{proxy}/v1");
     let env = [("GRISTMILL_LOG", "debug"), ("OPENAI_BASE_URL", &proxy_url), ("DATABASE_URL", &database)];
     let worker = fleet.worker(&["--concurrency", "4"], &env);
-    let echoed = fleet.submit("echoed", 40, |_, job| job.options.num_retries = Some(1)).await;
+    let echoed = fleet.submit("echoed", 20, |_, job| job.options.num_retries = Some(0)).await;
     let rows = tokio::select! {
-        rows = fleet.agrees(echoed, 40) => rows,
+        rows = fleet.agrees(echoed, 20) => rows,
         () = echo(listener, &calls) => unreachable!("it serves until the rows are there"),
     };
     assert!(rows.iter().all(|row| row.result.status == Status::Failed));

@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -22,6 +22,8 @@ SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_
 
 /// How long a write waits for another process's.
 const BUSY: Duration = Duration::from_secs(10);
+/// How soon a file that another process is just making is tried again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Connections that read.
 const READERS: u32 = 4;
 
@@ -60,7 +62,20 @@ pub(super) async fn writer(path: &Path) -> Result<SqliteConnection> {
         .pragma("journal_size_limit", "67108864")
         .pragma("cache_size", "-32768")
         .pragma("temp_store", "memory");
-    options.connect().await.map_err(|error| Fault::from(error).named("opening the database", path))
+    let started = Instant::now();
+    loop {
+        match options.connect().await {
+            // While another process makes a new file's log, SQLite refuses at once: it waits by `busy_timeout` for other locks.
+            Err(error) if is_busy(&error) && started.elapsed() < BUSY => tokio::time::sleep(LOOK_AGAIN).await,
+            opened => return opened.map_err(|error| Fault::from(error).named("opening the database", path)),
+        }
+    }
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    // The low byte is SQLITE_BUSY, whatever the extended code says (https://www.sqlite.org/rescode.html, read 2026-11).
+    code.and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
 
 /// Makes the pool of connections that read; they are opened when they are needed.
