@@ -84,13 +84,14 @@ pub(crate) async fn run(
 
 async fn commit(store: &dyn Store, owner: OwnerId, settlements: &[Settlement], abort: &CancellationToken) {
     failpoint::pass("worker.before_flush");
+    // Whatever the store says, results are kept until it takes them: they were paid for.
     let flushed = until_ok(
         Schedule::RECONNECT,
         abort,
         || store.flush(owner, settlements),
-        Error::is_transient,
-        |error, failures| {
-            if failures == 1 {
+        |_| true,
+        |error: &Error, failures| {
+            if failures == 1 || (!error.is_transient() && failures % 60 == 0) {
                 tracing::warn!(%error, results = settlements.len(), "results not written yet, trying again");
             }
         },
@@ -102,7 +103,6 @@ async fn commit(store: &dyn Store, owner: OwnerId, settlements: &[Settlement], a
             tracing::warn!(lost = flushed.lost, "results of runs that others hold now were not written");
         }
         Some(Ok(flushed)) => tracing::trace!(results = flushed.results, waiting = flushed.waiting, "flushed"),
-        Some(Err(error)) => tracing::error!(%error, results = settlements.len(), "the store takes no results"),
-        None => {}
+        Some(Err(_)) | None => {}
     }
 }

@@ -5,9 +5,11 @@
 //! this process remembers of a job is never trusted against the live row.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use gristmill_common::broker::{Aside, Broker, Consumer, Delivery, Settle};
 use gristmill_common::envelope;
 use gristmill_common::failpoint;
@@ -261,12 +263,15 @@ fn start(
             let turn = session.last_chance(ticket.deaths).await;
             Some((pipeline::work(&session, &group, &ticket).await?, turn))
         };
+        // A panic must not leave the job held for as long as this process lives.
         let worked = tokio::select! {
-            worked = work => worked,
-            () = session.abort.cancelled() => None,
+            worked = AssertUnwindSafe(work).catch_unwind() => worked,
+            () = session.abort.cancelled() => Ok(None),
         };
-        if let Some((settlement, turn)) = worked {
-            session.settle(settlement, place, turn);
+        match worked {
+            Ok(Some((settlement, turn))) => session.settle(settlement, place, turn),
+            Ok(None) => {}
+            Err(_) => session.settle(pipeline::panicked(&session, &ticket), place, None),
         }
     });
 }

@@ -219,7 +219,8 @@ impl Keeper {
         let (jobs, error) = match envelope::read(&message.payload) {
             Ok(arrivals) => {
                 let Some(lane) = arrivals.first().map(|arrival| arrival.job.lane.clone()) else { return Ok(()) };
-                if self.is_served(&lane.group).await? {
+                // A queue that was there is somebody's; only what had none may name a group that nobody serves.
+                if message.reason != "unrouted" || self.is_served(&lane.group).await? {
                     // What made the broker give up on it was not the message: whether a job is poison, its own row says.
                     tracing::info!(reason = message.reason, jobs = arrivals.len(), "message put back into its queue");
                     return self.put_back(message, lane).await;

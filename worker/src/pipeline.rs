@@ -327,6 +327,12 @@ pub(crate) fn expired(session: &Session, ticket: &Ticket) -> Settlement {
     without_answer(session, ticket, Status::Expired, error)
 }
 
+/// Ends a run whose work panicked here: a fault of this program, which another try would only repeat.
+pub(crate) fn panicked(session: &Session, ticket: &Ticket) -> Settlement {
+    let error = ErrorRecord::new(ErrorClass::WorkerCrashed, "the worker panicked while it ran this job; see its log");
+    without_answer(session, ticket, Status::Failed, error)
+}
+
 fn without_answer(session: &Session, ticket: &Ticket, status: Status, error: ErrorRecord) -> Settlement {
     let error = ErrorRecord { earlier: ticket.earlier.clone(), ..error };
     let result = JobResult {
