@@ -57,7 +57,7 @@ async fn a_job_whose_message_comes_many_times_is_called_once() {
     fleet.agrees(batch, 400).await;
     publish(&fleet, &backwards, 3).await;
 
-    // All copies are taken and none is given back: then each was looked at.
+    // All copies are taken. A worker that stops gives back those that it had not looked at yet.
     let broker = fleet.rabbit.broker().await;
     let lanes = [jobs[0].lane.clone()];
     let depth = async || broker.depths(&lanes).await.unwrap()[0];
@@ -66,7 +66,6 @@ async fn a_job_whose_message_comes_many_times_is_called_once() {
         fleet.signal(worker, "TERM");
         assert!(fleet.ended(worker).await);
     }
-    assert_eq!(depth().await, 0);
 
     fleet.agrees(batch, 400).await;
     assert_eq!(fleet.calls().await.len(), 400);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use gristmill_common::failpoint;
 use gristmill_common::id::OwnerId;
 use gristmill_common::retry::{Schedule, until_ok};
-use gristmill_common::store::{Error, Settlement, Store};
+use gristmill_common::store::{End, Error, Settlement, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,8 @@ use crate::window::Place;
 
 /// Most settlements in one transaction.
 const GROUP: usize = 500;
+/// Bytes of answers after which a group is full: one statement carries them all.
+const GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// How long the first settlement of a group waits for others.
 const LINGER: Duration = Duration::from_millis(40);
 /// Transactions under way at once.
@@ -41,6 +43,7 @@ pub(crate) async fn run(
     let flushes = TaskTracker::new();
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(first) = settled.recv().await {
+        let mut bytes = weight(&first.settlement);
         let mut settlements = vec![first.settlement];
         let mut freed = vec![(first.place, first.turn)];
         let linger = tokio::time::sleep(LINGER);
@@ -50,11 +53,12 @@ pub(crate) async fn run(
         loop {
             tokio::select! {
                 biased;
-                next = settled.recv(), if settlements.len() < GROUP => match next {
+                next = settled.recv(), if settlements.len() < GROUP && bytes < GROUP_BYTES => match next {
                     Some(next) => {
+                        bytes += weight(&next.settlement);
                         settlements.push(next.settlement);
                         freed.push((next.place, next.turn));
-                        if settlements.len() < GROUP {
+                        if settlements.len() < GROUP && bytes < GROUP_BYTES {
                             continue;
                         }
                         slot = Arc::clone(&at_once).acquire_owned().await.ok();
@@ -80,6 +84,16 @@ pub(crate) async fn run(
     }
     flushes.close();
     flushes.wait().await;
+}
+
+/// Returns the bytes of a settlement's answer.
+fn weight(settlement: &Settlement) -> usize {
+    match &settlement.end {
+        End::Result(result) => {
+            result.response.as_ref().map_or(0, bytes::Bytes::len) + result.output_text.as_ref().map_or(0, String::len)
+        }
+        End::Wake(_) => 0,
+    }
 }
 
 async fn commit(store: &dyn Store, owner: OwnerId, settlements: &[Settlement], abort: &CancellationToken) {

@@ -58,7 +58,7 @@ pub(crate) async fn run(
             while messages.is_empty() {
                 tokio::select! {
                     delivery = consumer.next() => match delivery {
-                        Some(delivery) => messages.extend(read(&session, &*broker, delivery).await),
+                        Some(delivery) => messages.extend(read(&session, &*broker, &group, delivery).await),
                         None => return None,
                     },
                     () = tokio::time::sleep(LOOK_AGAIN), if !copies.is_empty() => {
@@ -76,7 +76,7 @@ pub(crate) async fn run(
                     () = &mut linger => None,
                 };
                 let Some(delivery) = delivery else { break };
-                if let Some(message) = read(&session, &*broker, delivery).await {
+                if let Some(message) = read(&session, &*broker, &group, delivery).await {
                     count += message.arrivals.len();
                     messages.push(message);
                 }
@@ -120,9 +120,18 @@ fn enter(group: &Group, message: &Message) -> Option<Vec<Place>> {
 }
 
 /// Reads a delivery. What cannot be read is put aside, durably, before it is acknowledged.
-async fn read(session: &Session, broker: &dyn Broker, delivery: Delivery) -> Option<Message> {
+async fn read(session: &Session, broker: &dyn Broker, group: &Group, delivery: Delivery) -> Option<Message> {
     let Delivery { payload, settle, .. } = delivery;
     match envelope::read(&payload) {
+        Ok(arrivals) if arrivals.iter().any(|arrival| arrival.job.lane.group != group.name) => {
+            let text = format!("the message is of another model group than its queue, `{}`", group.name);
+            let error = ErrorRecord::new(ErrorClass::InvalidMessage, text);
+            let refs = arrivals.into_iter().map(|arrival| arrival.job).collect();
+            if bury(session, "work", &payload, refs, error).await.is_some() {
+                settle.ack();
+            }
+            None
+        }
         Ok(mut arrivals) => {
             let mut seen = HashSet::with_capacity(arrivals.len());
             arrivals.retain(|arrival| seen.insert(arrival.job.id));
@@ -166,9 +175,13 @@ async fn bury(
     let keep = || session.store.bury_letter(&letter);
     match until_ok(Schedule::RECONNECT, &session.abort, keep, Error::is_transient, |_, _| {}).await? {
         Ok(()) => Some(()),
+        // The jobs that it names may be what the store refuses; the message itself is bytes.
         Err(error) => {
-            tracing::error!(%error, "dead letter not kept");
-            None
+            tracing::error!(%error, jobs = letter.jobs.len(), "dead letter kept without its jobs");
+            let bare = DeadLetter { jobs: Vec::new(), reason: "refused by the database".to_owned(), ..letter };
+            let keep = || session.store.bury_letter(&bare);
+            until_ok(Schedule::RECONNECT, &session.abort, keep, Error::is_transient, |_, _| {}).await?.ok();
+            Some(())
         }
     }
 }
@@ -254,9 +267,10 @@ fn start(
     session: &Arc<Session>,
     group: &Arc<Group>,
     ticket: Box<gristmill_common::store::Ticket>,
-    place: Place,
+    mut place: Place,
     jobs: &TaskTracker,
 ) {
+    place.weigh(ticket.request.body.len());
     let (session, group) = (Arc::clone(session), Arc::clone(group));
     jobs.spawn(async move {
         let work = async {

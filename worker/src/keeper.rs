@@ -83,7 +83,7 @@ impl Keeper {
                         tracing::warn!(%error, "keeping house failed, trying again");
                     }
                     failing = true;
-                    if matches!(error, Error::Store(_)) {
+                    if matches!(&error, Error::Store(error) if error.is_transient()) {
                         rounds.in_touch = None;
                     }
                     ROUND
@@ -102,6 +102,10 @@ impl Keeper {
         if now + TTL / 2 > rounds.kept_until {
             match self.store.keep(self.owner, TTL).await? {
                 Keepership::Held { server_up } => {
+                    // A lease that had run out means that this process stood still: others may have, too.
+                    if now > rounds.kept_until {
+                        rounds.in_touch = None;
+                    }
                     rounds.kept_until = now + TTL;
                     rounds.server_up = server_up;
                     rounds.in_touch.get_or_insert(now);
@@ -210,7 +214,16 @@ impl Keeper {
         let messages = self.broker.take_aside(Aside::Dead, 100).await?;
         let full = messages.len() >= 100;
         for message in messages {
-            self.dead_letter(message).await?;
+            let (routing_key, payload) = (message.routing_key.clone(), message.payload.clone());
+            match self.dead_letter(message).await {
+                Err(Error::Store(error)) if error.is_transient() => return Err(error.into()),
+                Err(Error::Broker(error)) if error.is_transient() => return Err(error.into()),
+                // It goes back; what cannot be dealt with must not keep the rest waiting.
+                Err(error) => {
+                    tracing::error!(%error, queue = routing_key, bytes = payload.len(), "dead letter not dealt with");
+                }
+                Ok(()) => {}
+            }
         }
         Ok(full)
     }

@@ -73,7 +73,14 @@ impl Lease {
             }
             let reports: Vec<_> = gates.iter().map(|gate| gate.report()).collect();
             let sent = Instant::now();
-            match store.renew(self.owner, ttl, in_flight(), &reports).await {
+            // A server that is gone without a word answers never.
+            let renewal = tokio::time::timeout(ttl, store.renew(self.owner, ttl, in_flight(), &reports)).await;
+            let Ok(renewal) = renewal else {
+                tracing::warn!("the store does not answer, no call starts until it does");
+                failures += 1;
+                continue;
+            };
+            match renewal {
                 Ok(Renewal::Alive { cancelled }) => {
                     *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner) =
                         Arc::new(cancelled.into_iter().collect());

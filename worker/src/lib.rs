@@ -5,10 +5,12 @@
 //! of one job.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use gristmill_common::broker::{self, Broker};
 use gristmill_common::clock::Clock;
 use gristmill_common::config::Deployment;
@@ -286,7 +288,17 @@ async fn one_session(
             None => break,
         };
         let (session, broker, group) = (Arc::clone(&session), Arc::clone(&options.broker), Arc::clone(group));
-        intakes.spawn(intake::run(session, broker, group, consumer, jobs.clone(), stop.clone()));
+        let (jobs, stop) = (jobs.clone(), stop.clone());
+        intakes.spawn(async move {
+            let (lost, name) = (session.lease.lost.clone(), Arc::clone(&group.name));
+            let intake = intake::run(session, broker, group, consumer, jobs, stop.clone());
+            let ended = AssertUnwindSafe(intake).catch_unwind().await;
+            // An intake that ends by itself would leave its group unserved: the session starts over.
+            if ended.is_err() || !(stop.is_cancelled() || lost.is_cancelled()) {
+                tracing::error!(group = %name, "the intake of a model group ended, starting over");
+                lost.cancel();
+            }
+        });
     }
     intakes.close();
     intakes.wait().await;

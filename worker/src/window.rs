@@ -69,6 +69,15 @@ impl Window {
     }
 }
 
+impl Place {
+    /// Counts further bytes that the job holds: a body that was read by reference.
+    pub(crate) fn weigh(&mut self, bytes: usize) {
+        let more = bytes.saturating_sub(self.bytes);
+        self.bytes += more;
+        self.window.lock().bytes += more;
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut held = self.window.lock();

@@ -42,9 +42,9 @@ DELETE FROM gristmill.live WHERE job_id = ANY ($1) AND owner = $2";
 const LEFT_ALONE: &str = "-- why a live row was not taken
 SELECT job_id, state FROM gristmill.live WHERE job_id = ANY ($1)";
 
-const CANCELLED: &str = "-- which of these batches are cancelled, and is this owner alive
-SELECT batch_id FROM gristmill.batch WHERE batch_id = ANY ($1) AND cancel_requested_at IS NOT NULL
-UNION ALL SELECT owner FROM gristmill.worker WHERE owner = $2 AND dead_at IS NULL AND left_at IS NULL";
+const BATCHES: &str = "-- which of these batches there are and which are cancelled, and is this owner alive
+SELECT batch_id AS id, cancel_requested_at IS NOT NULL AS cancelled FROM gristmill.batch WHERE batch_id = ANY ($1)
+UNION ALL SELECT owner, false FROM gristmill.worker WHERE owner = $2 AND dead_at IS NULL AND left_at IS NULL";
 
 const REQUESTS: &str = "-- recorded requests
 SELECT job_id, custom_id, endpoint, body::text AS body, deadline, not_before, sample, num_retries, tags, metadata,
@@ -80,12 +80,13 @@ pub(super) async fn admit(pool: &PgPool, owner: OwnerId, arrivals: &[Arrival]) -
     let untaken: Vec<Uuid> =
         first.iter().map(|arrival| arrival.job.id).filter(|id| !taken.contains_key(id)).map(JobId::uuid).collect();
     let states = states(&mut tx, &untaken).await?;
-    let cancelled = cancelled(&mut tx, owner, &first).await?;
+    let batches = batches(&mut tx, owner, &first).await?;
     let mut requests = requests(&mut tx, &first, &taken).await?;
     let unknown: Vec<Uuid> = first
         .iter()
         .filter(|arrival| {
-            arrival.request.is_none() && taken.contains_key(&arrival.job.id) && !requests.contains_key(&arrival.job.id)
+            let requested = arrival.request.is_some() || requests.contains_key(&arrival.job.id);
+            taken.contains_key(&arrival.job.id) && (!requested || !batches.contains_key(&arrival.job.batch))
         })
         .map(|arrival| arrival.job.id.uuid())
         .collect();
@@ -111,7 +112,8 @@ pub(super) async fn admit(pool: &PgPool, owner: OwnerId, arrivals: &[Arrival]) -
             });
             continue;
         };
-        let Some(request) = arrival.request.clone().or_else(|| requests.remove(&id)) else {
+        let request = arrival.request.clone().or_else(|| requests.remove(&id));
+        let (Some(request), Some(&cancelled)) = (request, batches.get(&arrival.job.batch)) else {
             verdicts.push(Verdict::Unknown);
             continue;
         };
@@ -126,7 +128,7 @@ pub(super) async fn admit(pool: &PgPool, owner: OwnerId, arrivals: &[Arrival]) -
             queued_at: taken.queued_at,
             earlier: taken.earlier,
         });
-        verdicts.push(if cancelled.contains(&arrival.job.batch) {
+        verdicts.push(if cancelled {
             Verdict::Cancelled(ticket)
         } else if expired {
             Verdict::Expired(ticket)
@@ -210,17 +212,18 @@ async fn states(tx: &mut PgConnection, untaken: &[Uuid]) -> Result<HashMap<JobId
     Ok(rows.iter().map(|row| (JobId::from_uuid(row.get("job_id")), row.get("state"))).collect())
 }
 
-async fn cancelled(tx: &mut PgConnection, owner: OwnerId, arrivals: &[&Arrival]) -> Result<HashSet<BatchId>> {
-    let batches: HashSet<BatchId> = arrivals.iter().map(|arrival| arrival.job.batch).collect();
-    let query =
-        sqlx::query_scalar(CANCELLED).bind(batches.into_iter().map(BatchId::uuid).bind_iter()).bind(owner.uuid());
-    let mut rows: Vec<Uuid> = query.fetch_all(&mut *tx).await.map_err(failed(DOING))?;
+/// Returns the batches that there are, and whether each is cancelled.
+async fn batches(tx: &mut PgConnection, owner: OwnerId, arrivals: &[&Arrival]) -> Result<HashMap<BatchId, bool>> {
+    let asked: HashSet<BatchId> = arrivals.iter().map(|arrival| arrival.job.batch).collect();
+    let query = sqlx::query(BATCHES).bind(asked.into_iter().map(BatchId::uuid).bind_iter()).bind(owner.uuid());
+    let rows = query.fetch_all(&mut *tx).await.map_err(failed(DOING))?;
+    let mut found: HashMap<BatchId, bool> =
+        rows.iter().map(|row| (BatchId::from_uuid(row.get("id")), row.get("cancelled"))).collect();
     // A dead owner that held a row again would hold it for ever: the keeper has passed already.
-    let Some(alive) = rows.iter().position(|id| *id == owner.uuid()) else {
+    if found.remove(&BatchId::from_uuid(owner.uuid())).is_none() {
         return Err(Error::Conflict("this worker's lease was lost".to_owned()));
-    };
-    rows.swap_remove(alive);
-    Ok(rows.into_iter().map(BatchId::from_uuid).collect())
+    }
+    Ok(found)
 }
 
 async fn requests(

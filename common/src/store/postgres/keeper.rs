@@ -37,13 +37,13 @@ UPDATE gristmill.worker SET dead_at = now(), in_flight = 0
 WHERE lease_until < now() AND dead_at IS NULL AND left_at IS NULL";
 
 const UNBURIED: &str = "-- is somebody dead and not buried
-SELECT count(*) FROM gristmill.worker WHERE dead_at IS NOT NULL AND buried_at IS NULL";
+SELECT count(*) FROM gristmill.worker WHERE (dead_at IS NOT NULL OR left_at IS NOT NULL) AND buried_at IS NULL";
 
 const HELD_BY_DEAD: &str = "-- runs that dead owners hold
 SELECT l.job_id, l.batch_id, l.model_group, l.priority, l.lane, l.run, l.calls,
        l.deaths + (l.deaths = 0 OR l.called_by IS NOT DISTINCT FROM l.owner)::integer AS deaths
 FROM gristmill.live l JOIN gristmill.worker w ON w.owner = l.owner
-WHERE l.state = 0 AND w.dead_at IS NOT NULL AND w.buried_at IS NULL
+WHERE l.state = 0 AND (w.dead_at IS NOT NULL OR w.left_at IS NOT NULL) AND w.buried_at IS NULL
 ORDER BY l.job_id LIMIT $1
 FOR UPDATE OF l SKIP LOCKED";
 
@@ -56,10 +56,10 @@ WHERE job_id = ANY ($1)";
 const DROP_LIVE: &str = "-- ended runs need no live row
 DELETE FROM gristmill.live WHERE job_id = ANY ($1)";
 
-// An admission that was under way when its owner was declared dead cannot take longer than the session allows.
+// An admission that was under way when its owner was declared dead, or left, cannot take longer than the session allows.
 const BURY: &str = "-- nothing more can be held by them
 UPDATE gristmill.worker SET buried_at = now()
-WHERE dead_at < now() - interval '2 minutes' AND buried_at IS NULL";
+WHERE coalesce(dead_at, left_at) < now() - interval '2 minutes' AND buried_at IS NULL";
 
 pub(super) async fn bury(pool: &PgPool, max_deaths: u32, limit: u32) -> Result<Burial> {
     let doing = "taking over from dead workers";
@@ -134,7 +134,7 @@ pub(super) async fn write_ends(
         .bind(jobs().map(|job| int(job.run)).bind_iter())
         .bind(jobs().map(|job| job.id.part_day()).bind_iter())
         .bind(jobs().map(|job| job.batch.uuid()).bind_iter())
-        .bind(jobs().map(|job| &*job.lane.group).bind_iter())
+        .bind(jobs().map(|job| super::row::text(&job.lane.group)).bind_iter())
         .bind(ends.iter().map(|end| int(end.calls)).bind_iter())
         .bind(status.as_str())
         .bind(error.class.as_str())

@@ -290,6 +290,7 @@ const RETRY: &str = "-- open new runs
 WITH latest AS (
     SELECT r.job_id, r.part_day, r.run, r.status
     FROM gristmill.result r
+    JOIN gristmill.job j ON j.batch_id = r.batch_id AND j.job_id = r.job_id AND j.part_day = r.part_day
     WHERE r.batch_id = $1 AND r.status = ANY($2)
       AND NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = r.job_id)
       AND NOT EXISTS (SELECT 1 FROM gristmill.result n
