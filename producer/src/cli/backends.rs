@@ -115,6 +115,7 @@ impl Backend {
             lease: config.lease_ttl,
             renew_interval: config.renew_interval,
             grace: config.grace,
+            max_response_bytes: config.max_response_bytes,
             ..gristmill_worker::Options::new(store, Arc::clone(broker), clock, deployments)
         })
     }
