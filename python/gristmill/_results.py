@@ -1,0 +1,144 @@
+"""Results as rows: dictionaries with the columns of the view ``gristmill.results`` (docs/tables.md)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional
+
+Row = Dict[str, Any]
+
+#: Columns that a line holds under ``gristmill``, in the order of the row.
+_OURS = (
+    "model",
+    "served_model",
+    "provider",
+    "deployment",
+    "finish_reason",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "cached",
+    "attempts",
+    "queue_ms",
+    "ttft_ms",
+    "latency_ms",
+    "finished_at",
+    "simulated",
+    "job_id",
+    "batch_id",
+    "run",
+)
+
+
+class Results(List[Row]):
+    """Rows in the order of the input, one for each request that has ended.
+
+    Attributes:
+        batch: The batch's name.
+        cursor: Where a later read goes on, for ``results(batch, cursor=...)``.
+        summary: What the command counted: ``total``, ``succeeded``, ``failed``, ``seconds``, ``cost_usd`` and more.
+
+    Example:
+        >>> rows = gristmill.run(["One?", "Two?"], model="gpt-4o-mini")
+        >>> [row["output_text"] for row in rows.succeeded]
+        >>> [row["error"]["message"] for row in rows.failed]
+        >>> rows.to_frame().groupby("model").latency_ms.median()
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Row] = (),
+        *,
+        batch: Optional[str] = None,
+        cursor: Optional[str] = None,
+        summary: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        super().__init__(rows)
+        self.batch = batch
+        self.cursor = cursor
+        self.summary = dict(summary or {})
+
+    @property
+    def succeeded(self) -> List[Row]:
+        """The rows that hold an answer."""
+        return [row for row in self if row["status"] == "succeeded"]
+
+    @property
+    def failed(self) -> List[Row]:
+        """The rows that hold an error: failed, expired and cancelled ones."""
+        return [row for row in self if row["status"] != "succeeded"]
+
+    def to_frame(self) -> Any:
+        """Returns a pandas frame: a row's columns, its error's class and message, and a column for each tag and each
+        key of its metadata, unless a column has that name already.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas
+
+        return pandas.DataFrame([_flat(row) for row in self])
+
+
+def row(line: Mapping[str, Any]) -> Row:
+    """Makes a row of a line in OpenAI's Batch output format."""
+    ours = line["gristmill"]
+    response = line.get("response") or {}
+    succeeded = ours["status"] == "succeeded"
+    body = response.get("body") if succeeded else None
+    return {
+        "custom_id": line["custom_id"],
+        "status": ours["status"],
+        "output_text": _output_text(body),
+        "error": None if succeeded else ours.get("error") or _error(line),
+        **{name: ours.get(name) for name in _OURS},
+        "cached": ours.get("cached", False),
+        "request_id": response.get("request_id"),
+        "tags": ours.get("tags") or {},
+        "metadata": ours.get("metadata"),
+        "response": body,
+    }
+
+
+def latest(rows: Iterable[Row]) -> List[Row]:
+    """Returns the latest run of each job, in the order of the input, which is that of the job ids."""
+    runs: Dict[str, Row] = {}
+    for one in rows:
+        before = runs.get(one["job_id"])
+        if before is None or before["run"] <= one["run"]:
+            runs[one["job_id"]] = one
+    return [runs[job_id] for job_id in sorted(runs)]
+
+
+def _error(line: Mapping[str, Any]) -> Row:
+    """The error of a request that was never sent: it has a code and a message alone."""
+    error = line.get("error") or {}
+    return {"class": error.get("code"), "code": error.get("code"), "message": error.get("message")}
+
+
+def _output_text(body: Any) -> Optional[str]:
+    """Returns the text of a chat completion, a completion, a response of OpenAI's or a message of Anthropic's."""
+    if not isinstance(body, dict):
+        return None
+    for choice in body.get("choices") or ():
+        text: Optional[str] = (choice.get("message") or choice).get("content", choice.get("text"))
+        return text
+    parts = [part for item in body.get("output") or [body] for part in item.get("content") or ()]
+    texts = [part["text"] for part in parts if part.get("type") in ("output_text", "text")]
+    return "".join(texts) if texts else None
+
+
+def _flat(one: Row) -> Row:
+    error = one["error"] or {}
+    flat = {**one, "error_class": error.get("class"), "error_message": error.get("message")}
+    metadata = one["metadata"] if isinstance(one["metadata"], dict) else {}
+    return {**metadata, **one["tags"], **flat}
+
+
+def read(path: str) -> Iterator[Row]:
+    """Reads the lines of a file of results."""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)

@@ -1,0 +1,151 @@
+"""Running, continuing and reading batches on the simulator."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import unittest
+from unittest import mock
+
+import gristmill
+import support
+
+SIMULATED = ".gristmill/simulated.db"
+
+INTERRUPTED = """
+import gristmill, sys
+
+def progress(view):
+    if view["done"]:
+        print("going", flush=True)
+
+try:
+    gristmill.run([f"question {n}" for n in range(300)], "m", api_base=sys.argv[1], concurrency=8, progress=progress)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+class Run(support.InFolder):
+    def test_a_sweep_of_a_thousand_gives_a_row_for_each_in_order(self):
+        views = []
+        prompts = [f"question {n}" for n in range(1_000)]
+        rows = gristmill.run(prompts, model="m", simulate=True, progress=views.append)
+        self.assertEqual([row["custom_id"] for row in rows], [f"row-{n}" for n in range(1_000)])
+        self.assertTrue(all(row["output_text"] and row["error"] is None for row in rows))
+        self.assertEqual((rows.summary["succeeded"], rows.summary["total"], rows.failed), (1_000, 1_000, []))
+        self.assertEqual((views[-1]["done"], views[-1]["total"]), (1_000, 1_000))
+
+    def test_a_failed_request_is_a_row_with_its_error(self):
+        prompts = ["fine", "simulate:400", "simulate:500,ok"]
+        rows = gristmill.run(prompts, model="m", simulate=True)
+        self.assertEqual([row["status"] for row in rows], ["succeeded", "failed", "succeeded"])
+        (failed,) = rows.failed
+        self.assertEqual((failed["error"]["class"], failed["error"]["status"]), ("BadRequestError", 400))
+        self.assertIsNone(failed["response"])
+        self.assertEqual([row["attempts"] for row in rows], [1, 1, 2])
+        frame = rows.to_frame()
+        self.assertEqual(list(frame.error_class.dropna()), ["BadRequestError"])
+
+    def test_a_frame_of_pandas_goes_in_and_comes_out(self):
+        import pandas
+
+        asked = pandas.DataFrame({"prompt": ["a", "b", "c"], "topic": ["x", None, "z"], "weight": [1, 2, 3]})
+        frame = gristmill.run(asked, "m", simulate=True).to_frame()
+        self.assertEqual(list(frame.custom_id), ["row-0", "row-1", "row-2"])
+        self.assertEqual(list(frame.topic.dropna()), ["x", "z"])
+        self.assertEqual(list(frame.weight), [1, 2, 3])
+        self.assertGreater(frame.latency_ms.median(), 0)
+
+    def test_without_pandas_everything_but_frames_works(self):
+        with mock.patch.dict(sys.modules, {"pandas": None}):
+            rows = gristmill.run([{"prompt": "a", "topic": "x"}], "m", simulate=True)
+            self.assertEqual(rows[0]["metadata"], {"topic": "x"})
+            self.assertRaises(ImportError, rows.to_frame)
+
+    def test_settings_of_a_sweep_are_columns_of_the_frame(self):
+        rows = gristmill.run(["a", "b"], "m", simulate=True, set={"temperature": [0, 0.7]})
+        counts = rows.to_frame().groupby("temperature").custom_id.count()
+        self.assertEqual(dict(counts), {"0": 2, "0.7": 2})
+
+    def test_an_interrupted_run_goes_on_and_pays_nothing_twice(self):
+        base_url = self.simulator("--latency", "50ms")
+        arguments = [sys.executable, "-c", INTERRUPTED, base_url]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as first:
+            self.assertEqual(first.stdout.readline(), "going\n")
+            first.send_signal(signal.SIGINT)
+            out, err = first.communicate(timeout=support.DEADLINE_S)
+        self.assertTrue(out.endswith("interrupted\n"), (out, err))
+        self.assertIn("stopping: running calls finish", err)
+        self.assertLess(gristmill.status()["succeeded"], 300)
+        rows = gristmill.run([f"question {n}" for n in range(300)], "m", api_base=base_url)
+        self.assertEqual((len(rows.succeeded), rows.summary["before"] > 0), (300, True))
+        with open("calls.jsonl") as log:
+            self.assertEqual(len(log.readlines()), 300)
+
+    def test_failed_requests_run_again_when_asked_to(self):
+        base_url = self.simulator()
+        ask = lambda **options: gristmill.run(["simulate:400,ok", "fine"], "m", api_base=base_url, **options)
+        self.assertEqual([row["status"] for row in ask()], ["failed", "succeeded"])
+        self.assertEqual([row["status"] for row in ask()], ["failed", "succeeded"])
+        rows = ask(retry_failed=True)
+        self.assertEqual([(row["status"], row["run"]) for row in rows], [("succeeded", 2), ("succeeded", 1)])
+
+    def test_a_file_goes_in_and_files_come_out(self):
+        line = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions"}
+        messages = [{"role": "user", "content": "simulate:400"}]
+        with open("in.jsonl", "w") as file:
+            for custom_id, body in (("one", {"messages": [{"role": "user", "content": "hi"}]}), ("two", {"messages": messages})):
+                file.write(json.dumps({**line, "custom_id": custom_id, "body": {"model": "m", **body}}) + "\n")
+        rows = gristmill.run("in.jsonl", simulate=True, output="out.jsonl")
+        self.assertEqual([row["status"] for row in rows], ["succeeded", "failed"])
+        self.assertTrue(os.path.exists("out.jsonl") and os.path.exists("out.errors.jsonl"))
+
+    def test_a_mistake_is_an_error_with_its_remedy(self):
+        for call, message, hint, exit_code in (
+            (lambda: gristmill.status("x", db="no.db"), "there is no database no.db", "name one", 1),
+            (lambda: gristmill.run(["a"], "m", no_such_option=1), "unexpected argument '--no-such-option'", "", 1),
+            (lambda: gristmill.run(["a"], "gpt-4o"), "no key for api.openai.com: set OPENAI_API_KEY", "", 2),
+            (lambda: gristmill.run(["a"], simulate=True), "has no model", "", 1),
+        ):
+            with self.assertRaises(gristmill.GristmillError) as caught:
+                call()
+            error = caught.exception
+            self.assertIn(message, error.message)
+            self.assertIn(hint, error.hint or "")
+            self.assertEqual(error.exit_code, exit_code)
+
+
+class Submit(support.InFolder):
+    def setUp(self):
+        super().setUp()
+        self.base_url = self.simulator()
+
+    def test_what_is_submitted_is_followed_to_its_end(self):
+        batch = gristmill.submit(["a", "b", "simulate:400"], "m", name="sweep")
+        self.assertEqual((str(batch), batch.recorded, batch.already_there), ("sweep", 3, 0))
+        self.assertEqual(gristmill.submit(["a", "b", "simulate:400"], "m", name="sweep").already_there, 3)
+        self.assertEqual(gristmill.status(batch)["state"], "running")
+        self.start("worker", "--model", "m", "--api-base", self.base_url)
+        followed = list(gristmill.results(batch, follow=True))
+        rows = gristmill.results(batch)
+        self.assertEqual(sorted(row["custom_id"] for row in followed), ["row-0", "row-1", "row-2"])
+        self.assertEqual([row["custom_id"] for row in rows], ["row-0", "row-1", "row-2"])
+        self.assertEqual(gristmill.results(batch, cursor=rows.cursor), [])
+        self.assertEqual(gristmill.retry(batch)["retried"], 1)
+
+    def test_a_follower_may_leave_early(self):
+        batch = gristmill.submit(["a", "b"], "m")
+        worker = self.start("worker", "--model", "m", "--api-base", self.base_url)
+        following = gristmill.results(batch, follow=True)
+        next(following)
+        support.end(worker)
+        more = gristmill.submit(["a", "b", "c"], "m", name=str(batch))
+        following.close()
+        self.assertEqual(more.recorded, 1)
+        self.assertTrue(gristmill.cancel(batch)["cancelled"])
+
+
+if __name__ == "__main__":
+    unittest.main()
