@@ -120,8 +120,8 @@ pub struct Batch {
     pub input_tokens: u64,
     /// Output tokens as reported.
     pub output_tokens: u64,
-    /// Cost so far in picodollars.
-    pub cost_pico_usd: i64,
+    /// Cost so far in picodollars, of the calls whose cost is known; `None` if calls were made and none is.
+    pub cost_pico_usd: Option<i64>,
     /// When it was opened.
     pub created_at: DateTime<Utc>,
     /// When the last job ended.
@@ -131,6 +131,17 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Returns what a sum of known costs says of so many calls: nothing, if calls were made and none had a cost.
+    pub(crate) const fn known_cost(sum_pico_usd: i64, calls: u64) -> Option<i64> {
+        if sum_pico_usd == 0 && calls > 0 { None } else { Some(sum_pico_usd) }
+    }
+
+    /// Returns the cost so far in dollars, if it is known. For people: it is rounded.
+    #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
+    pub fn cost_usd(&self) -> Option<f64> {
+        self.cost_pico_usd.map(|pico_usd| pico_usd as f64 / 1e12)
+    }
+
     /// Returns how many jobs have not ended, as far as is known.
     pub fn open(&self) -> u64 {
         self.total.unwrap_or(self.recorded).saturating_sub(self.counters.done())

@@ -16,6 +16,12 @@ use uuid::Uuid;
 #[error("`{0}` is not a version 7 UUID")]
 pub struct InvalidId(String);
 
+impl InvalidId {
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// The UTC day by which requests, results and attempts are partitioned.
 pub type PartDay = NaiveDate;
 

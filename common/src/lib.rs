@@ -4,6 +4,7 @@
 //! This crate knows neither producers nor workers. Only `broker::rabbitmq` names `lapin`, only `store` and the embedded
 //! broker name `sqlx`, only `retry` names `backoff`.
 
+pub mod backend;
 pub mod batch;
 pub mod broker;
 pub mod clock;
@@ -15,5 +16,6 @@ pub mod id;
 pub mod job;
 pub mod outcome;
 pub mod retry;
+pub mod splice;
 pub mod store;
 pub mod telemetry;

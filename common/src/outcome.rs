@@ -97,6 +97,15 @@ impl CostBasis {
             Self::Unknown => "unknown",
         }
     }
+
+    /// Reads [`Self::as_str`]; unknown text of a later version means [`Self::Unknown`].
+    pub fn parse_lenient(text: &str) -> Self {
+        match text {
+            "reported" => Self::Reported,
+            "estimated" => Self::Estimated,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 /// One call to a provider, as it is recorded.

@@ -39,9 +39,8 @@ CREATE TABLE gristmill.batch (
     created_at          timestamptz NOT NULL,
     finished_at         timestamptz,
     cancel_requested_at timestamptz,
-    -- how far the keeper has closed a cancelled batch
-    closed_through      uuid,
-    closed_at           timestamptz
+    -- how far the keeper has closed a cancelled batch; all ones once every job was looked at
+    closed_through      uuid
 ) WITH (fillfactor = 50); -- counters are updated in place, without touching an index
 
 CREATE INDEX batch_open ON gristmill.batch (batch_id) WHERE finished_at IS NULL;
@@ -150,6 +149,9 @@ CREATE TABLE gristmill.result (
 ) PARTITION BY RANGE (part_day);
 
 CREATE INDEX result_cursor ON gristmill.result (batch_id, xid, seq);
+
+-- What people ask about and run again; nothing is added to it while jobs succeed.
+CREATE INDEX result_unsuccessful ON gristmill.result (batch_id, xid, seq) WHERE status <> 'succeeded';
 
 -- One row per call; append-only.
 CREATE TABLE gristmill.attempt (

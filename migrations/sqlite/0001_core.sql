@@ -143,7 +143,7 @@ CREATE TABLE result (
 CREATE INDEX result_cursor ON result (batch_id);
 
 -- What people ask about and run again; nothing is added to it while jobs succeed.
-CREATE INDEX result_unsuccessful ON result (batch_id, status) WHERE status <> 'succeeded';
+CREATE INDEX result_unsuccessful ON result (batch_id) WHERE status <> 'succeeded';
 
 -- One row per call; append-only.
 CREATE TABLE attempt (

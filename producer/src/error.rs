@@ -48,6 +48,17 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A batch of this name could not be addressed.
+    #[error(
+        "the batch name {name:?} {problem}; a name has 1 to 200 characters, no / and no control characters, does not begin \
+         with @ or -, nor begin or end with a blank, and is no batch id"
+    )]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A batch holds at most `u32::MAX` jobs.
     #[error("batch `{0}` is full: it holds {max} jobs", max = u32::MAX)]
     Full(String),
@@ -63,6 +74,9 @@ pub enum Error {
     /// The batch holds answers of the other kind, simulated or real.
     #[error("batch `{0}` mixes simulated and real answers")]
     Simulated(String),
+    /// The database holds no batch at all.
+    #[error("there is no batch yet")]
+    NoBatches,
     /// There is no such batch.
     #[error("there is no batch `{selector}`")]
     UnknownBatch {

@@ -4,14 +4,18 @@
 //! files and the lines of output files. Knows the store and the broker by their seams only, and no worker. If the process
 //! dies, what was recorded goes on without it, and submitting the same input again continues where it stopped.
 
+mod by_job;
 mod error;
 pub mod input;
+mod latest;
 pub mod output;
 mod producer;
 mod submit;
 mod subscribe;
 
+pub use by_job::ByJob;
 pub use error::{Error, Result};
-pub use producer::{Options, Producer, Repaired, Status};
-pub use submit::{BatchSpec, Control, MAX_BODY_BYTES, Members, NewJob, Submission, Submitted};
+pub use latest::Latest;
+pub use producer::{Options, Producer, Repaired, Status, Unserved};
+pub use submit::{BatchSpec, Control, MAX_BODY_BYTES, MOST_LISTED, Members, NewJob, Submission, Submitted};
 pub use subscribe::Subscription;

@@ -3,13 +3,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gristmill_common::backend::Backend;
 use gristmill_common::batch::Batch;
 use gristmill_common::broker::Broker;
 use gristmill_common::clock::{Clock, SystemClock};
 use gristmill_common::config::nearest;
-use gristmill_common::id::{BatchId, OwnerId};
+use gristmill_common::id::{BatchId, JobId, OwnerId};
 use gristmill_common::outcome;
-use gristmill_common::store::{BatchSelector, Cursor, DeploymentReport, ErrorCount, Page, Progress, Store};
+use gristmill_common::store::{BatchSelector, Cursor, DeploymentReport, ErrorCount, Page, Progress, Store, Wait};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,10 @@ use crate::subscribe::Subscription;
 const RETRY_CHUNK: u32 = 1_000;
 /// Jobs that one transaction looks at when a batch is repaired.
 const REPAIR_CHUNK: u32 = 1_000;
+/// Kinds of waiting that a status tells.
+const MOST_WAITS: u32 = 5;
+/// Jobs that a status looks at, at each of a few places of the batch, to find the models that open jobs ask for.
+const OPEN_SAMPLE: u32 = 1_000;
 /// Batches among which a near name is looked for.
 const NEAR_BATCHES: u32 = 500;
 
@@ -81,10 +86,24 @@ pub struct Status {
     /// Deployments that live workers report as paused.
     #[serde(serialize_with = "paused_as_json")]
     pub paused: Vec<DeploymentReport>,
+    /// What the jobs that nobody holds wait for, the most first.
+    #[serde(serialize_with = "waits_as_json")]
+    pub waits: Vec<Wait>,
+    /// Models that open jobs ask for and no live worker serves, as far as a sample of the jobs shows.
+    pub unserved: Vec<Unserved>,
     /// Workers that are alive.
     pub workers: usize,
     /// Calls that they have in flight, for any batch, as they told last.
     pub in_flight: u64,
+}
+
+/// A model that no live worker serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unserved {
+    /// The model, as the requests name it.
+    pub model: String,
+    /// The one that looks most like it among those that are served.
+    pub near: Option<String>,
 }
 
 fn errors_as_json<S: serde::Serializer>(errors: &[ErrorCount], serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -106,6 +125,12 @@ fn paused_as_json<S: serde::Serializer>(
     }))
 }
 
+fn waits_as_json<S: serde::Serializer>(waits: &[Wait], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_seq(waits.iter().map(|wait| {
+        serde_json::json!({ "model": wait.group, "reason": wait.reason, "jobs": wait.jobs, "until": wait.until })
+    }))
+}
+
 /// What [`Producer::repair`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Repaired {
@@ -120,6 +145,12 @@ impl Producer {
     pub fn connect(options: Options) -> Self {
         let owner = OwnerId::new(options.clock.now());
         Self { options: Arc::new(options), owner }
+    }
+
+    /// Makes a producer on a back end that is open, with all defaults.
+    pub fn on(backend: &Backend) -> Self {
+        let options = Options::new(Arc::clone(&backend.store), backend.broker.clone());
+        Self::connect(Options { clock: Arc::clone(&backend.clock), ..options })
     }
 
     pub(crate) fn store(&self) -> &dyn Store {
@@ -140,14 +171,37 @@ impl Producer {
         let mut workers = store.workers().await?;
         workers.retain(|worker| worker.alive);
         let in_flight = workers.iter().map(|worker| u64::from(worker.in_flight)).sum();
-        Ok(Status { batch, held, waiting, errors, paused, workers: workers.len(), in_flight })
+        let (mut waits, mut unserved) = (Vec::new(), Vec::new());
+        if !batch.state.is_ended() {
+            waits = store.waits(batch.id, MOST_WAITS).await?;
+            let served: BTreeSet<&str> =
+                workers.iter().flat_map(|worker| worker.info.groups.iter().map(String::as_str)).collect();
+            if !served.is_empty() {
+                unserved = self.unserved(&batch, &waits, &served).await?;
+            }
+        }
+        Ok(Status { batch, held, waiting, errors, paused, waits, unserved, workers: workers.len(), in_flight })
+    }
+
+    /// Looks for open jobs at the front of the batch, where its work stands, and at its end.
+    async fn unserved(&self, batch: &Batch, waits: &[Wait], served: &BTreeSet<&str>) -> Result<Vec<Unserved>> {
+        let mut asked: BTreeSet<String> = waits.iter().map(|wait| wait.group.clone()).collect();
+        for first in [0, batch.counters.done(), batch.recorded.saturating_sub(u64::from(OPEN_SAMPLE))] {
+            let before = first.checked_sub(1).and_then(|ordinal| u32::try_from(ordinal).ok());
+            let after = before.map(|ordinal| JobId::derive(batch.id, ordinal));
+            let (open, _) = self.store().unfinished(batch.id, after, OPEN_SAMPLE).await?;
+            asked.extend(open.iter().map(|job| job.lane.group.to_string()));
+        }
+        let unserved =
+            |model: String| Unserved { near: nearest(&model, served.iter().copied()).map(str::to_owned), model };
+        Ok(asked.into_iter().filter(|model| !served.contains(model.as_str())).map(unserved).collect())
     }
 
     /// Finds a batch.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownBatch`] with names that look like the one asked for.
+    /// [`Error::UnknownBatch`] with names that look like the one asked for; [`Error::NoBatches`].
     pub async fn batch(&self, selector: &BatchSelector) -> Result<Batch> {
         if let Some(batch) = self.store().batch(selector).await? {
             return Ok(batch);
@@ -164,7 +218,11 @@ impl Producer {
         {
             return Ok(batch);
         }
-        let names = self.store().batches(NEAR_BATCHES).await?.into_iter().map(|batch| batch.name);
+        let batches = self.store().batches(NEAR_BATCHES).await?;
+        if batches.is_empty() {
+            return Err(Error::NoBatches);
+        }
+        let names = batches.into_iter().map(|batch| batch.name);
         Err(Error::UnknownBatch { near: near(&text, names), selector: text })
     }
 
@@ -207,14 +265,13 @@ impl Producer {
     ///
     /// What the store says; runs opened by then stay open, and calling again goes on.
     pub async fn retry(&self, batch: BatchId, statuses: &[outcome::Status]) -> Result<u64> {
-        let mut total = 0;
-        loop {
-            let opened = self.store().retry(batch, statuses, RETRY_CHUNK).await?;
-            if opened == 0 {
-                return Ok(total);
-            }
+        let (mut total, mut next) = (0, Some(Cursor::default()));
+        while let Some(after) = next {
+            let opened;
+            (opened, next) = self.store().retry(batch, statuses, after, RETRY_CHUNK).await?;
             total += opened;
         }
+        Ok(total)
     }
 
     /// Publishes again what has no result and nobody holds, after a broker lost its messages.

@@ -24,6 +24,8 @@ use gristmill_worker::provider::{self, Call};
 use secrecy::ExposeSecret;
 
 const MODEL: &str = "sim-1";
+/// Calls at once of each process that calls: with no latency, answers are on their way to the store at any moment, which count.
+const CONCURRENCY: &str = "500";
 
 #[tokio::main]
 async fn main() {
@@ -151,6 +153,7 @@ async fn bare_client(dir: &Path, jobs: usize) {
         api_base: gristmill_common::config::Endpoint(base.parse().unwrap()),
         api_key: None,
         key_source: None,
+        key_file: None,
         timeouts: gristmill_common::config::Timeouts::default(),
         max_parallel_requests: None,
         num_retries: None,
@@ -201,7 +204,7 @@ async fn scaled(dir: &Path, jobs: usize) {
             .stderr(Stdio::null());
         command
     };
-    let worker = ["worker", "--model", MODEL];
+    let worker = ["worker", "--model", MODEL, "--concurrency", CONCURRENCY];
     let mut workers = [Watched::start("worker 1", command(&worker)), Watched::start("worker 2", command(&worker))];
     while store.workers().await.unwrap().len() < 2 {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -256,6 +259,7 @@ async fn embedded(dir: &Path, jobs: usize) {
     let mut command = gristmill(dir);
     command
         .args(["run", "input.jsonl", "-o", "out.jsonl", "--name", "bench", "--progress", "none"])
+        .args(["--concurrency", CONCURRENCY])
         .env("OPENAI_BASE_URL", &base)
         .env("OPENAI_API_KEY", "sk-bench")
         .stdout(Stdio::null())

@@ -13,6 +13,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 
 /// Names the variable that holds the URL of a database whose user may create others.
 pub const ADMIN_URL: &str = "GRISTMILL_TEST_DATABASE_URL";
+/// What each kind of program may do.
+const GRANTS: &str = include_str!("../../deploy/grants.sql");
+/// The roles that it grants to.
+const ROLES: [&str; 3] = ["gristmill_worker", "gristmill_producer", "gristmill_reader"];
 /// Test databases older than this are left-overs of killed tests.
 const STALE_S: i64 = 3600;
 
@@ -64,6 +68,24 @@ impl TestDatabase {
         PostgresStore::connect(&self.url, "gristmill-test").await.unwrap()
     }
 
+    /// Makes a user who has these of the roles of `deploy/grants.sql` and no other right; returns its URL.
+    ///
+    /// Roles belong to the whole server, so those of the test have the database's name in theirs.
+    pub async fn user(&self, roles: &[&str]) -> SecretString {
+        let own = |role: &str| role.replacen("gristmill", &self.name, 1);
+        let grants = ROLES.iter().fold(GRANTS.to_owned(), |sql, role| sql.replace(role, &own(role)));
+        let mut owner = self.connect().await;
+        execute(&mut owner, &grants).await;
+        let user = format!("{}_user_{}", self.name, COUNT.fetch_add(1, Ordering::Relaxed));
+        let member_of: Vec<String> = roles.iter().map(|role| own(role)).collect();
+        let create = format!("CREATE ROLE {user} LOGIN PASSWORD 'granted' IN ROLE {}", member_of.join(", "));
+        execute(&mut owner, &create).await;
+        let mut url = url::Url::parse(self.url.expose_secret()).unwrap();
+        url.set_username(&user).unwrap();
+        url.set_password(Some("granted")).unwrap();
+        url.to_string().into()
+    }
+
     /// Opens a connection of the test's own.
     pub async fn connect(&self) -> PgConnection {
         connect(self.url.expose_secret()).await
@@ -78,7 +100,7 @@ impl Drop for TestDatabase {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let mut admin = admin().await;
-                execute(&mut admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+                discard(&mut admin, &name).await;
             });
         });
         // A database that stays is swept by a later run.
@@ -112,6 +134,19 @@ async fn execute(connection: &mut PgConnection, sql: &str) {
         .execute(connection)
         .await
         .unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+/// Drops a test's database and its roles.
+async fn discard(admin: &mut PgConnection, name: &str) {
+    execute(admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+    let roles: Vec<String> = sqlx::query_scalar("SELECT rolname FROM pg_roles WHERE starts_with(rolname, $1 || '_')")
+        .bind(name)
+        .fetch_all(&mut *admin)
+        .await
+        .unwrap();
+    for role in roles {
+        execute(admin, &format!("DROP ROLE {role}")).await;
+    }
 }
 
 /// Makes the template of the current schema once, whichever test comes first.
@@ -158,7 +193,7 @@ async fn sweep(admin: &mut PgConnection) {
     for name in names {
         let made: Option<i64> = name.split('_').nth(2).and_then(|made| made.parse().ok());
         if made.is_none_or(|made| now - made > STALE_S) {
-            execute(admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+            discard(admin, &name).await;
         }
     }
 }

@@ -56,12 +56,18 @@ pub struct Fleet {
 /// One line of the simulator's log.
 #[derive(Debug, Clone, serde::Deserialize)]
 pub struct Called {
-    /// The job's `custom_id`.
+    /// The job's `custom_id`; empty where the caller went away before its request was read.
+    #[serde(deserialize_with = "text_or_nothing")]
     pub marker: String,
     /// How it went.
     pub outcome: String,
     /// When it arrived, in Unix milliseconds.
     pub t_ms: u64,
+}
+
+fn text_or_nothing<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text: Option<String> = serde::Deserialize::deserialize(deserializer)?;
+    Ok(text.unwrap_or_default())
 }
 
 impl Fleet {
@@ -227,15 +233,7 @@ impl Fleet {
 
     /// Reads what was called; waits until the log has all of it.
     pub async fn calls(&self) -> Vec<Called> {
-        let control = self.simulator.control();
-        eventually("the call log is whole", async || {
-            control.flush_log();
-            let text = std::fs::read_to_string(self.dir.path().join("calls.jsonl")).unwrap();
-            let calls: Vec<Called> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-            let stats = control.stats();
-            (stats.in_flight == 0 && calls.len() as u64 == stats.received).then_some(calls)
-        })
-        .await
+        calls(&self.simulator.control(), &self.dir.path().join("calls.jsonl")).await
     }
 
     /// Returns what the workers logged.
@@ -281,6 +279,21 @@ pub fn job(custom_id: &str, prompt: &str) -> NewJob {
         body: Bytes::from(body.to_string()),
         options: JobOptions::default(),
     }
+}
+
+/// Reads what a simulator was called with; waits until its log has all of it.
+pub async fn calls(control: &simulate::Control, log: &Path) -> Vec<Called> {
+    eventually("the call log is whole", async || {
+        let stats = control.stats();
+        if stats.in_flight > 0 {
+            return None;
+        }
+        control.flush_log();
+        let text = std::fs::read_to_string(log).unwrap();
+        let calls: Vec<Called> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        (calls.len() as u64 == stats.received).then_some(calls)
+    })
+    .await
 }
 
 /// Counts calls by job.

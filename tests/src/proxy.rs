@@ -27,6 +27,7 @@ pub struct Proxy {
 struct Shared {
     connections: Mutex<Vec<Arc<Proxied>>>,
     refuses: AtomicBool,
+    swallows: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -72,6 +73,11 @@ impl Proxy {
         if refuses {
             self.cut();
         }
+    }
+
+    /// Swallows whatever either side says, as a network does that is gone without a word, or passes it on again.
+    pub fn swallow(&self, swallows: bool) {
+        self.shared.swallows.store(swallows, Ordering::SeqCst);
     }
 
     /// Says something to the clients whose connection's name contains `name`. They must be idle, or it lands within a frame.
@@ -125,8 +131,11 @@ async fn accept(
             to_client: AsyncMutex::new(to_client),
         });
         shared.lock().push(Arc::clone(&proxied));
-        tasks.spawn(until_cut(Arc::clone(&proxied), upwards(Arc::clone(&proxied), from_client, to_server)));
-        tasks.spawn(until_cut(Arc::clone(&proxied), downwards(Arc::clone(&proxied), from_server)));
+        tasks.spawn(until_cut(
+            Arc::clone(&proxied),
+            upwards(Arc::clone(&shared), Arc::clone(&proxied), from_client, to_server),
+        ));
+        tasks.spawn(until_cut(Arc::clone(&proxied), downwards(Arc::clone(&shared), Arc::clone(&proxied), from_server)));
     }
 }
 
@@ -140,7 +149,7 @@ async fn until_cut(proxied: Arc<Proxied>, direction: impl Future<Output = ()> + 
     let _ = proxied.to_client.lock().await.shutdown().await;
 }
 
-async fn upwards(proxied: Arc<Proxied>, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+async fn upwards(shared: Arc<Shared>, proxied: Arc<Proxied>, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         {
@@ -149,15 +158,21 @@ async fn upwards(proxied: Arc<Proxied>, mut from: OwnedReadHalf, mut to: OwnedWr
                 hello.extend_from_slice(&buffer[..count]);
             }
         }
+        if shared.swallows.load(Ordering::SeqCst) {
+            continue;
+        }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }
 }
 
-async fn downwards(proxied: Arc<Proxied>, mut from: OwnedReadHalf) {
+async fn downwards(shared: Arc<Shared>, proxied: Arc<Proxied>, mut from: OwnedReadHalf) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if shared.swallows.load(Ordering::SeqCst) {
+            continue;
+        }
         if proxied.to_client.lock().await.write_all(&buffer[..count]).await.is_err() {
             return;
         }

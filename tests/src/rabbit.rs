@@ -33,6 +33,7 @@ pub struct TestRabbit {
     groups: Vec<String>,
     brokers: Mutex<Vec<Arc<RabbitBroker>>>,
     policies: Mutex<Vec<String>>,
+    users: Mutex<Vec<String>>,
 }
 
 impl TestRabbit {
@@ -46,6 +47,7 @@ impl TestRabbit {
             groups: groups.iter().copied().map(str::to_owned).collect(),
             brokers: Mutex::default(),
             policies: Mutex::default(),
+            users: Mutex::default(),
         }
     }
 
@@ -90,6 +92,19 @@ impl TestRabbit {
         let pattern = format!("^{}\\.work\\.", self.prefix.replace('.', "\\."));
         let definition = format!("{{\"max-length\":{messages}}}");
         rabbitmqctl(&["set_policy", "--apply-to", "queues", &self.prefix, &pattern, &definition]).await;
+    }
+
+    /// Makes a user who may use what begins with the prefix and a dot, and nothing else; returns its URL. It is removed in the end.
+    pub async fn user(&self) -> String {
+        let (name, password) = (&self.prefix, "granted");
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        rabbitmqctl(&["add_user", name, password]).await;
+        let ours = format!("^{}\\.", self.prefix.replace('.', "\\."));
+        rabbitmqctl(&["set_permissions", "--vhost", "/", name, &ours, &ours, &ours]).await;
+        let mut url = url::Url::parse(&self.url).unwrap();
+        url.set_username(name).unwrap();
+        url.set_password(Some(password)).unwrap();
+        url.to_string()
     }
 
     /// Closes all connections of this test's brokers, as an operator would.
@@ -145,6 +160,10 @@ impl TestRabbit {
         let policies = std::mem::take(&mut *self.policies.lock().unwrap_or_else(PoisonError::into_inner));
         for policy in policies {
             rabbitmqctl(&["clear_policy", &policy]).await;
+        }
+        let users = std::mem::take(&mut *self.users.lock().unwrap_or_else(PoisonError::into_inner));
+        for user in users {
+            rabbitmqctl(&["delete_user", &user]).await;
         }
     }
 }

@@ -237,6 +237,28 @@ async fn a_message_that_was_routed_to_nobody_goes_to_the_group_once_it_is_served
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_was_routed_to_nobody_and_is_too_large_to_send_again_fails_once() {
+    let mut fleet = Fleet::start(simulate::Options::default()).await;
+    let batch = fleet.submit("ours", 1, |_, _| {}).await;
+    let foreign = Foreign::connect(&fleet).await;
+    let id = new_id();
+    let mut job = json!({"id": id, "request": request("large")});
+    job["request"]["body"]["user"] = json!("x".repeat(1024 * 1024));
+    let message = json!({"v": 1, "batch": batch, "group": MODEL, "jobs": [job]});
+    // A lane that no queue has.
+    foreign.publish(&format!("{MODEL}.standard.77"), message.to_string().as_bytes()).await;
+    fleet.worker(&[], &[]);
+    let rows = rows(&fleet, batch, 2).await;
+    let error = rows[&id].result.error.as_ref().unwrap();
+    assert_eq!((rows[&id].result.status, &error.class), (Status::Failed, &ErrorClass::InvalidMessage));
+    assert!(error.message.contains("1048576"), "{}", error.message);
+    let letters = letters(&fleet).await;
+    assert_eq!((letters.len(), letters[0].2.as_slice()), (1, [id.uuid()].as_slice()));
+    let aside = fleet.rabbit.broker().await.take_aside(Aside::Dead, 10).await.unwrap();
+    assert!(aside.is_empty(), "it is settled: {aside:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_on_which_three_workers_died_fails_and_what_they_called_beside_it_completes() {
     let mut fleet = Fleet::start(simulate::Options::default()).await;
     fleet.keeper(&[]).await;

@@ -1,13 +1,94 @@
-//! The store suite on Postgres.
+//! The store suite on Postgres, with the rights of `deploy/grants.sql` and no others; a server that is gone without a word, and one
+//! whose disk is full; what only Postgres has.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use gristmill_common::batch::NewBatch;
+use gristmill_common::clock::{Clock as _, SystemClock};
+use gristmill_common::id::{BatchId, OwnerId};
+use gristmill_common::store::{Opened, PostgresStore, Store as _};
 use gristmill_tests::database::TestDatabase;
-use gristmill_tests::suite::store::Lab;
+use gristmill_tests::proxy::Proxy;
+use gristmill_tests::suite::store::{LONG, Lab, chunk, eventually, jobs, new_batch, owner, success};
+use secrecy::ExposeSecret as _;
 
 async fn open() -> Lab {
     let database = TestDatabase::create().await;
-    Lab { store: Arc::new(database.store().await), other: Arc::new(database.store().await), guard: Box::new(database) }
+    let user = database.user(&["gristmill_worker", "gristmill_producer"]).await;
+    let open = async || Arc::new(PostgresStore::connect(&user, "gristmill-test").await.expect("a user was made"));
+    let owner = Arc::new(database.store().await);
+    Lab { store: open().await, other: open().await, owner, guard: Box::new(database) }
 }
 
 gristmill_tests::store_suite!(open);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_without_a_word_is_given_up_and_found_again() {
+    let database = TestDatabase::create().await;
+    let proxy = Proxy::start(database.url().expose_secret()).await;
+    let url = proxy.url(database.url().expose_secret());
+    let patience = Duration::from_millis(300);
+    let store = PostgresStore::connect(&url, "gristmill-test").await.unwrap().with_patience(patience);
+    store.due(10).await.unwrap();
+    proxy.swallow(true);
+    // More than the pool has connections, so that none is left that still waits for an answer.
+    let started = Instant::now();
+    let calls = join_all((0..20).map(|_| store.keep(owner(), LONG)));
+    for answer in calls.await {
+        let error = answer.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+    }
+    assert!(started.elapsed() < 10 * patience, "{:?}", started.elapsed());
+    proxy.swallow(false);
+    eventually("it answers again", || async { store.due(10).await.ok() }).await;
+    proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_dropped_once_they_are_empty() {
+    let lab = open().await;
+    let day = chrono::NaiveDate::from_ymd_opt(2024, 2, 29).unwrap();
+    let later = day.succ_opt().unwrap();
+    lab.store.ensure_partitions(day).await.unwrap();
+    let producer = owner();
+    let at = day.and_hms_opt(12, 0, 0).unwrap().and_utc();
+    let new = NewBatch { id: BatchId::new(at), created_at: at, ..new_batch("old", producer) };
+    lab.store.open_batch(&new, LONG).await.unwrap();
+    let jobs = jobs(new.id, 0..3);
+    lab.store.record(chunk(producer, &jobs, 0)).await.unwrap();
+    lab.store.seal(new.id, producer).await.unwrap();
+    lab.ended(lab.worker(LONG).await, &jobs, &success("a")).await;
+    assert_eq!(lab.owner.drop_empty_partitions(later).await.unwrap(), [], "they hold rows");
+    assert!(!lab.owner.forget(new.id, 10).await.unwrap().more);
+    assert_eq!(lab.owner.drop_empty_partitions(day).await.unwrap(), [], "they are not old enough");
+    let dropped = lab.owner.drop_empty_partitions(later).await.unwrap();
+    let names: Vec<_> = dropped.iter().map(|partition| partition.name.as_str()).collect();
+    assert_eq!(names, ["attempt_20240229", "job_20240229", "result_20240229"]);
+    assert!(dropped.iter().all(|partition| partition.bytes > 0));
+    // What comes late has its place.
+    assert!(matches!(lab.store.open_batch(&new, LONG).await.unwrap(), Opened::Created(_)));
+    lab.store.record(chunk(producer, &jobs, 0)).await.unwrap();
+    assert_eq!(lab.store.jobs(new.id, None, None, 10).await.unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_server_is_said_and_may_pass() {
+    let database = TestDatabase::create().await;
+    let store = database.store().await;
+    // What Postgres reports when it cannot grow a file, https://www.postgresql.org/docs/15/errcodes-appendix.html.
+    let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+                  $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+                CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON gristmill.keeper
+                  FOR EACH STATEMENT EXECUTE FUNCTION full_disk()";
+    let mut connection = database.connect().await;
+    sqlx::raw_sql(full).execute(&mut connection).await.unwrap();
+    let keep = async || store.keep(OwnerId::new(SystemClock.now()), Duration::from_secs(9)).await;
+    let error = keep().await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    let text = error.to_string();
+    assert!(text.starts_with("no space is left on the disk of PostgreSQL while"), "{text}");
+    sqlx::raw_sql("DROP TRIGGER full_disk ON gristmill.keeper").execute(&mut connection).await.unwrap();
+    keep().await.unwrap();
+}

@@ -9,11 +9,12 @@ use std::time::Duration;
 use gristmill_common::failpoint;
 use gristmill_common::id::OwnerId;
 use gristmill_common::retry::{Schedule, until_ok};
-use gristmill_common::store::{End, Error, Settlement, Store};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use gristmill_common::store::{Error, Settlement, Store};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::health::Health;
 use crate::window::Place;
 
 /// Most settlements in one transaction.
@@ -25,59 +26,56 @@ const LINGER: Duration = Duration::from_millis(40);
 /// Transactions under way at once.
 const AT_ONCE: usize = 2;
 
-/// A settlement with the place in the window, and the turn of a last chance, that it frees.
+/// A settlement with the place in the window that it frees.
 #[derive(Debug)]
 pub(crate) struct Settled {
     pub(crate) settlement: Settlement,
     pub(crate) place: Place,
-    pub(crate) turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Commits settlements until all senders are gone, then returns once the last group is committed. `abort` ends it at once.
+/// `uncommitted` holds a permit for each call more that may start before a commit.
 pub(crate) async fn run(
     store: Arc<dyn Store>,
     owner: OwnerId,
+    health: Arc<Health>,
     mut settled: mpsc::UnboundedReceiver<Settled>,
+    uncommitted: Arc<Semaphore>,
     abort: CancellationToken,
 ) {
     let flushes = TaskTracker::new();
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     while let Some(first) = settled.recv().await {
-        let mut bytes = weight(&first.settlement);
+        let mut bytes = first.settlement.weight();
         let mut settlements = vec![first.settlement];
-        let mut freed = vec![(first.place, first.turn)];
+        let mut freed = vec![first.place];
         let linger = tokio::time::sleep(LINGER);
-        tokio::pin!(linger);
-        // While both transactions are under way the group goes on growing.
-        let mut slot = None;
-        loop {
+        let slot = Arc::clone(&at_once).acquire_owned();
+        tokio::pin!(linger, slot);
+        let (mut lingered, mut more) = (false, true);
+        // While all transactions are under way the group goes on growing.
+        let slot = loop {
+            let room = more && settlements.len() < GROUP && bytes < GROUP_BYTES;
+            // No company is waited for where no call can start before a commit.
+            let ready = lingered || !room || uncommitted.available_permits() == 0;
             tokio::select! {
                 biased;
-                next = settled.recv(), if settlements.len() < GROUP && bytes < GROUP_BYTES => match next {
+                next = settled.recv(), if room => match next {
                     Some(next) => {
-                        bytes += weight(&next.settlement);
+                        bytes += next.settlement.weight();
                         settlements.push(next.settlement);
-                        freed.push((next.place, next.turn));
-                        if settlements.len() < GROUP && bytes < GROUP_BYTES {
-                            continue;
-                        }
-                        slot = Arc::clone(&at_once).acquire_owned().await.ok();
-                        break;
+                        freed.push(next.place);
                     }
-                    None => break,
+                    None => more = false,
                 },
-                () = &mut linger => {}
+                () = &mut linger, if !lingered => lingered = true,
+                slot = &mut slot, if ready => break slot.ok(),
                 () = abort.cancelled() => return,
             }
-            slot = Arc::clone(&at_once).acquire_owned().await.ok();
-            break;
-        }
-        if slot.is_none() {
-            slot = Arc::clone(&at_once).acquire_owned().await.ok();
-        }
-        let (store, abort) = (Arc::clone(&store), abort.clone());
+        };
+        let (store, health, abort) = (Arc::clone(&store), Arc::clone(&health), abort.clone());
         flushes.spawn(async move {
-            commit(&*store, owner, &settlements, &abort).await;
+            commit(&*store, owner, &health, &settlements, &abort).await;
             drop(freed);
             drop(slot);
         });
@@ -86,31 +84,27 @@ pub(crate) async fn run(
     flushes.wait().await;
 }
 
-/// Returns the bytes of a settlement's answer.
-fn weight(settlement: &Settlement) -> usize {
-    match &settlement.end {
-        End::Result(result) => {
-            result.response.as_ref().map_or(0, bytes::Bytes::len) + result.output_text.as_ref().map_or(0, String::len)
-        }
-        End::Wake(_) => 0,
-    }
-}
-
-async fn commit(store: &dyn Store, owner: OwnerId, settlements: &[Settlement], abort: &CancellationToken) {
+async fn commit(
+    store: &dyn Store,
+    owner: OwnerId,
+    health: &Health,
+    settlements: &[Settlement],
+    abort: &CancellationToken,
+) {
     failpoint::pass("worker.before_flush");
     // Whatever the store says, results are kept until it takes them: they were paid for.
-    let flushed = until_ok(
+    let writing = until_ok(
         Schedule::RECONNECT,
         abort,
-        || store.flush(owner, settlements),
+        || health.watch("writing results", store.flush(owner, settlements)),
         |_| true,
         |error: &Error, failures| {
             if failures == 1 || (!error.is_transient() && failures % 60 == 0) {
                 tracing::warn!(%error, results = settlements.len(), "results not written yet, trying again");
             }
         },
-    )
-    .await;
+    );
+    let flushed = abort.run_until_cancelled(writing).await.flatten();
     failpoint::pass("worker.after_flush");
     match flushed {
         Some(Ok(flushed)) if flushed.lost > 0 => {

@@ -24,6 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub(crate) struct Gate {
     pub(crate) deployment: Deployment,
     pub(crate) provider: Arc<dyn Provider>,
+    slots: usize,
     permits: Arc<Semaphore>,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
@@ -64,14 +65,20 @@ pub(crate) enum Shown<'a> {
 
 impl Gate {
     pub(crate) fn new(deployment: Deployment, provider: Arc<dyn Provider>, concurrency: u32) -> Arc<Self> {
-        let permits = deployment.max_parallel_requests.unwrap_or(concurrency).max(1) as usize;
+        let slots = deployment.max_parallel_requests.unwrap_or(concurrency).max(1) as usize;
         Arc::new(Self {
             deployment,
             provider,
-            permits: Arc::new(Semaphore::new(permits)),
+            slots,
+            permits: Arc::new(Semaphore::new(slots)),
             state: Mutex::new(State::Open { faults: 0, works: false }),
             changed: watch::Sender::new(0),
         })
+    }
+
+    /// Returns how many calls may run at once.
+    pub(crate) const fn slots(&self) -> usize {
+        self.slots
     }
 
     /// Waits for the right to make a call: for a free slot, and while the deployment is paused. Cancel safe.
@@ -147,6 +154,21 @@ impl Gate {
         }
     }
 
+    /// Says of a fault what a pause for it would say.
+    pub(crate) fn fault(&self, error: &ErrorRecord) -> String {
+        DeploymentReport { paused: Some(complaint(&self.deployment, error)), ..self.report() }
+            .reason()
+            .unwrap_or_default()
+    }
+
+    /// Ends the wait of a pause: the next call goes at once, as its probe.
+    pub(crate) fn look_again(&self) {
+        if let State::Paused { until, .. } = &mut *self.lock() {
+            *until = Instant::now();
+        }
+        self.changed.send_modify(|count| *count += 1);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -196,29 +218,31 @@ impl Gate {
 
     fn pause(&self, pauses: u32, error: &ErrorRecord) -> State {
         let length = FIRST_PAUSE.saturating_mul(1 << pauses.min(8)).min(LONGEST_PAUSE);
-        let report = Report { text: self.remedy(error), class: error.class.as_str().to_owned() };
+        let report = Report { text: complaint(&self.deployment, error), class: error.class.as_str().to_owned() };
         if pauses == 0 {
-            tracing::warn!(deployment = %self.deployment.name, failure.code = %error.class, remedy = report.text, "deployment paused");
+            tracing::warn!(deployment = %self.deployment.name, failure.code = %error.class, reason = report.text, "deployment paused");
         }
         State::Paused { until: Instant::now() + length, pauses: pauses + 1, report }
     }
+}
 
-    /// Says what is wrong with the deployment and what to do.
-    fn remedy(&self, error: &ErrorRecord) -> String {
-        use gristmill_common::failure::ErrorClass as Class;
+/// Says what to do about a fault of a deployment and, behind it, what the fault is.
+pub(crate) fn complaint(deployment: &Deployment, error: &ErrorRecord) -> String {
+    use gristmill_common::failure::ErrorClass as Class;
 
-        let deployment = &self.deployment;
-        let key = deployment.key_source.as_deref().unwrap_or("an API key");
-        let todo = match error.class {
-            Class::Authentication => format!("set {key} to a valid key"),
-            Class::PermissionDenied => format!("allow the key from {key} to use model `{}`", deployment.model),
-            Class::NotFound => format!("check the model name `{}` and the api_base", deployment.model),
-            Class::InsufficientQuota => "add credit or raise the spending limit at the provider".to_owned(),
-            _ => "check that the server of its api_base runs and can be reached".to_owned(),
-        };
-        let status = error.status.map(|status| format!("{status} ")).unwrap_or_default();
-        format!("{status}{}: {}; {todo}", error.class, error.message.lines().next().unwrap_or_default())
-    }
+    let key = deployment.key_source.as_deref().unwrap_or("an API key");
+    let todo = match error.class {
+        Class::Authentication if deployment.key_file.is_some() => {
+            format!("write a valid key into the file of {key}; it is read again by itself")
+        }
+        Class::Authentication => format!("set {key} to a valid key"),
+        Class::PermissionDenied => format!("allow the key from {key} to use model `{}`", deployment.model),
+        Class::NotFound => format!("check the model name `{}` and the api_base", deployment.model),
+        Class::InsufficientQuota => "add credit or raise the spending limit at the provider".to_owned(),
+        _ => "check that the server of its api_base runs and can be reached".to_owned(),
+    };
+    let status = error.status.map(|status| format!("{status} ")).unwrap_or_default();
+    format!("{todo} ({status}{}: {})", error.class, error.message.lines().next().unwrap_or_default())
 }
 
 enum Pass {

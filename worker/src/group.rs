@@ -1,12 +1,14 @@
-//! A model group as one worker serves it: its deployments' gates and its window.
+//! A model group as one worker serves it: its deployments' gates, its pace and its window.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use gristmill_common::job::LaneKey;
 
 use crate::gate::{Gate, Permit};
+use crate::pace::Pace;
 use crate::window::Window;
 
 /// A model group with its deployments.
@@ -15,12 +17,26 @@ pub(crate) struct Group {
     pub(crate) name: Arc<str>,
     pub(crate) gates: Vec<Arc<Gate>>,
     pub(crate) window: Arc<Window>,
+    pub(crate) pace: Pace,
+    /// Calls that run at once at most.
+    slots: usize,
+    /// Bytes of messages that wait at most, in each lane.
+    most_waiting_bytes: usize,
     turn: AtomicUsize,
 }
 
 impl Group {
-    pub(crate) fn new(name: Arc<str>, gates: Vec<Arc<Gate>>, window: Arc<Window>) -> Self {
-        Self { name, gates, window, turn: AtomicUsize::new(0) }
+    pub(crate) fn new(name: Arc<str>, gates: Vec<Arc<Gate>>, window: Arc<Window>, concurrency: usize) -> Self {
+        let slots = gates.iter().map(|gate| gate.slots()).sum::<usize>().min(concurrency);
+        let most_waiting_bytes = window.most_bytes() / LaneKey::all(&name).count().max(1);
+        Self { name, gates, window, pace: Pace::new(), slots, most_waiting_bytes, turn: AtomicUsize::new(0) }
+    }
+
+    /// Returns how many messages of a lane may wait for room, of at most `most`: as many as can start soon, half of it, since
+    /// other lanes' wait too.
+    pub(crate) fn prefetch(&self, most: u16) -> u16 {
+        let messages = self.pace.messages(self.pace.ahead() / 2, self.most_waiting_bytes);
+        u16::try_from(messages).unwrap_or(u16::MAX).clamp(1, most)
     }
 
     /// Takes a free slot of an open deployment, in turn.
@@ -44,16 +60,26 @@ impl Group {
         }
     }
 
+    /// Returns why no deployment takes calls and what to do, if none does.
+    pub(crate) fn pause(&self) -> Option<String> {
+        if self.is_open() {
+            return None;
+        }
+        self.gates.iter().find_map(|gate| gate.report().reason())
+    }
+
     /// Tells whether any deployment takes calls.
     pub(crate) fn is_open(&self) -> bool {
         self.gates.iter().any(|gate| gate.is_open())
     }
 
-    /// Waits for room for more jobs: one alone, as a probe, while every deployment is paused. Cancel safe.
+    /// Waits for room for more jobs than have a slot, as many as can start soon: a worker that took more would keep them from
+    /// others. One alone, as a probe, while every deployment is paused. Cancel safe.
     pub(crate) async fn room(&self) -> usize {
         loop {
             let mut watches: Vec<_> = self.gates.iter().map(|gate| gate.watch()).collect();
-            let limit = if self.is_open() { usize::MAX } else { 1 };
+            let open = self.is_open();
+            let limit = || if open { self.slots + self.pace.ahead().max(1) } else { 1 };
             let changed = select_all(watches.iter_mut().map(|watch| Box::pin(watch.changed())));
             tokio::select! {
                 biased;

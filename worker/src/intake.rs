@@ -29,6 +29,8 @@ use crate::window::Place;
 const GROUP: usize = 500;
 /// How long the first message of an admission waits for others: a transaction costs the same for one job and for fifty.
 const LINGER: Duration = Duration::from_millis(25);
+/// How long there is no room before the consumer's window follows the pace.
+const BLOCKED: Duration = Duration::from_secs(1);
 /// How often copies of held jobs are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Most bytes of a message that a dead letter keeps.
@@ -41,19 +43,29 @@ struct Message {
     settle: Settle,
 }
 
-/// Takes in jobs of one group until `stop`, or until the lease is lost.
+/// Takes in jobs of one group until `stop`, or until the lease is lost. The consumer comes with its window, the largest.
 pub(crate) async fn run(
     session: Arc<Session>,
     broker: Arc<dyn Broker>,
     group: Arc<Group>,
-    mut consumer: Box<dyn Consumer>,
+    (mut consumer, most): (Box<dyn Consumer>, u16),
     jobs: TaskTracker,
     stop: CancellationToken,
 ) {
     let mut copies: Vec<Message> = Vec::new();
+    let mut window = most;
     loop {
         let next = async {
-            let room = group.room().await;
+            let room = loop {
+                tokio::select! {
+                    biased;
+                    room = group.room() => break room,
+                    // What waits for room is not to wait long: others may have some.
+                    () = tokio::time::sleep(BLOCKED) => resize(&mut *consumer, &mut window, group.prefetch(most)),
+                }
+            };
+            let prefetch = group.prefetch(most).max(window);
+            resize(&mut *consumer, &mut window, prefetch);
             let mut messages = take_settled(&mut copies, &group);
             while messages.is_empty() {
                 tokio::select! {
@@ -104,6 +116,14 @@ pub(crate) async fn run(
     }
 }
 
+/// Changes the consumer's window where it is worth it: it costs a subscription in each lane.
+fn resize(consumer: &mut dyn Consumer, window: &mut u16, wanted: u16) {
+    if wanted <= *window / 2 || wanted >= window.saturating_mul(2) {
+        consumer.resize(wanted);
+        *window = wanted;
+    }
+}
+
 /// Takes those copies of which no job is held any more.
 fn take_settled(copies: &mut Vec<Message>, group: &Group) -> Vec<Message> {
     let (held, settled): (Vec<_>, Vec<_>) = std::mem::take(copies)
@@ -135,6 +155,7 @@ async fn read(session: &Session, broker: &dyn Broker, group: &Group, delivery: D
         Ok(mut arrivals) => {
             let mut seen = HashSet::with_capacity(arrivals.len());
             arrivals.retain(|arrival| seen.insert(arrival.job.id));
+            group.pace.came(arrivals.len(), payload.len());
             Some(Message { payload, arrivals, settle })
         }
         Err(error @ envelope::Error::Future(_)) => {
@@ -200,7 +221,10 @@ async fn admit(
             continue;
         }
         let arrivals: Vec<Arrival> = part.iter().flat_map(|(message, _)| message.arrivals.iter().cloned()).collect();
-        let ask = || session.store.admit(session.lease.owner, arrivals.clone());
+        let ask = || {
+            let admission = session.store.admit(session.lease.owner, arrivals.clone());
+            session.health.watch("admitting jobs", admission)
+        };
         let tell = |error: &Error, failures| {
             if failures == 1 {
                 tracing::warn!(%error, "jobs not admitted yet, trying again");
@@ -242,9 +266,9 @@ async fn admit(
                 match verdicts.next() {
                     Some(Verdict::Run(ticket)) => start(session, group, ticket, place, jobs),
                     Some(Verdict::Cancelled(ticket)) => {
-                        session.settle(pipeline::cancelled(session, &ticket), place, None);
+                        session.settle(pipeline::cancelled(session, &ticket), place);
                     }
-                    Some(Verdict::Expired(ticket)) => session.settle(pipeline::expired(session, &ticket), place, None),
+                    Some(Verdict::Expired(ticket)) => session.settle(pipeline::expired(session, &ticket), place),
                     Some(Verdict::Unknown) => unknown.push(arrival.job.clone()),
                     Some(Verdict::Done | Verdict::Held | Verdict::Waiting) | None => {}
                 }
@@ -274,8 +298,8 @@ fn start(
     let (session, group) = (Arc::clone(session), Arc::clone(group));
     jobs.spawn(async move {
         let work = async {
-            let turn = session.last_chance(ticket.deaths).await;
-            Some((pipeline::work(&session, &group, &ticket).await?, turn))
+            place.keep(session.last_chance(ticket.deaths).await);
+            pipeline::work(&session, &group, &ticket, &mut place).await
         };
         // A panic must not leave the job held for as long as this process lives.
         let worked = tokio::select! {
@@ -283,9 +307,9 @@ fn start(
             () = session.abort.cancelled() => Ok(None),
         };
         match worked {
-            Ok(Some((settlement, turn))) => session.settle(settlement, place, turn),
+            Ok(Some(settlement)) => session.settle(settlement, place),
             Ok(None) => {}
-            Err(_) => session.settle(pipeline::panicked(&session, &ticket), place, None),
+            Err(_) => session.settle(pipeline::panicked(&session, &ticket), place),
         }
     });
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gristmill_common::broker::{self, Aside, AsideMessage, Broker, Confirm, Outgoing};
 use gristmill_common::clock::Clock;
-use gristmill_common::envelope;
+use gristmill_common::envelope::{self, MAX_MESSAGE_BYTES};
 use gristmill_common::failpoint;
 use gristmill_common::failure::{ErrorClass, ErrorRecord};
 use gristmill_common::id::{BatchId, OwnerId};
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the keeper's own lease lasts.
 const TTL: Duration = Duration::from_secs(10);
+/// How long giving it up may take: it runs out by itself.
+const GIVE_UP: Duration = Duration::from_secs(2);
 /// How often it looks for due runs while there were none.
 const TICK: Duration = Duration::from_millis(250);
 /// How often it looks for everything else.
@@ -67,8 +69,16 @@ struct Rounds {
 }
 
 impl Keeper {
-    /// Looks after everything until `stop`, whenever this process is the keeper.
+    /// Looks after everything until `stop`, whenever this process is the keeper; then the next one can take over at once.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.keep_house()).await;
+        let given_up = tokio::time::timeout(GIVE_UP, self.store.keep(self.owner, Duration::ZERO)).await;
+        if !matches!(given_up, Ok(Ok(_))) {
+            tracing::debug!("the keeper's lease was not given up");
+        }
+    }
+
+    async fn keep_house(&self) {
         let now = Instant::now();
         let mut rounds = Rounds { kept_until: now, in_touch: None, next_round: now, next_hour: now, server_up: None };
         let mut failing = false;
@@ -89,10 +99,7 @@ impl Keeper {
                     ROUND
                 }
             };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
-            }
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -233,18 +240,24 @@ impl Keeper {
             Ok(arrivals) => {
                 let Some(lane) = arrivals.first().map(|arrival| arrival.job.lane.clone()) else { return Ok(()) };
                 // A queue that was there is somebody's; only what had none may name a group that nobody serves.
-                if message.reason != "unrouted" || self.is_served(&lane.group).await? {
+                let served = message.reason != "unrouted" || self.is_served(&lane.group).await?;
+                let bytes = message.payload.len();
+                if served && bytes <= MAX_MESSAGE_BYTES {
                     // What made the broker give up on it was not the message: whether a job is poison, its own row says.
                     tracing::info!(reason = message.reason, jobs = arrivals.len(), "message put back into its queue");
                     return self.put_back(message, lane).await;
                 }
-                let error = ErrorRecord::new(
-                    ErrorClass::UnknownModelGroup,
-                    format!(
-                        "no worker serves the model group `{}`; start one that does, or correct `model`",
-                        lane.group
-                    ),
-                );
+                let error = if served {
+                    let text = format!(
+                        "the message has {bytes} bytes, at most {MAX_MESSAGE_BYTES} are taken; send fewer jobs in one"
+                    );
+                    ErrorRecord::new(ErrorClass::InvalidMessage, text)
+                } else {
+                    let group = &lane.group;
+                    let text =
+                        format!("no worker serves the model group `{group}`; start one that does, or correct `model`");
+                    ErrorRecord::new(ErrorClass::UnknownModelGroup, text)
+                };
                 (arrivals.into_iter().map(|arrival| arrival.job).collect(), error)
             }
             Err(envelope::Error::Future(_)) => {

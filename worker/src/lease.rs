@@ -4,7 +4,7 @@
 //! does. Without a valid lease no call starts. A lease that was lost ends the session: the next one has a fresh owner.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gristmill_common::id::{BatchId, OwnerId};
@@ -21,7 +21,19 @@ pub(crate) struct Lease {
     /// Cancelled when the keeper declared this owner dead.
     pub(crate) lost: CancellationToken,
     valid_until: watch::Sender<Instant>,
+    contact: Mutex<Contact>,
     cancelled: Mutex<Arc<HashSet<BatchId>>>,
+}
+
+/// When the store was asked and answered last.
+#[derive(Debug, Clone)]
+pub(crate) struct Contact {
+    /// When the last renewal was begun.
+    pub(crate) asked: Instant,
+    /// When the store answered last.
+    pub(crate) answered: Instant,
+    /// What came instead of an answer since.
+    pub(crate) failure: Option<String>,
 }
 
 impl Lease {
@@ -31,6 +43,7 @@ impl Lease {
             owner,
             lost: CancellationToken::new(),
             valid_until: watch::Sender::new(sent + ttl),
+            contact: Mutex::new(Contact { asked: sent, answered: sent, failure: None }),
             cancelled: Mutex::default(),
         }
     }
@@ -48,6 +61,29 @@ impl Lease {
             () = self.lost.cancelled() => false,
             held = valid_until.wait_for(|until| Instant::now() < *until) => held.is_ok(),
         }
+    }
+
+    /// Returns how long ago the lease ran out; `None` while it holds.
+    pub(crate) fn over_for(&self) -> Option<Duration> {
+        let until = *self.valid_until.borrow();
+        Instant::now().checked_duration_since(until)
+    }
+
+    /// Returns when the store was heard of last.
+    pub(crate) fn contact(&self) -> Contact {
+        self.contact_mut().clone()
+    }
+
+    fn contact_mut(&self) -> MutexGuard<'_, Contact> {
+        self.contact.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard(&self, failure: Option<String>) {
+        let mut contact = self.contact_mut();
+        if failure.is_none() {
+            contact.answered = Instant::now();
+        }
+        contact.failure = failure;
     }
 
     /// Tells whether a batch was cancelled, as of the last renewal.
@@ -73,15 +109,23 @@ impl Lease {
             }
             let reports: Vec<_> = gates.iter().map(|gate| gate.report()).collect();
             let sent = Instant::now();
+            self.contact_mut().asked = sent;
             // A server that is gone without a word answers never.
-            let renewal = tokio::time::timeout(ttl, store.renew(self.owner, ttl, in_flight(), &reports)).await;
+            let renewing = tokio::time::timeout(ttl, store.renew(self.owner, ttl, in_flight(), &reports));
+            let Some(renewal) = stop.run_until_cancelled(renewing).await else { return };
             let Ok(renewal) = renewal else {
                 tracing::warn!("the store does not answer, no call starts until it does");
+                self.heard(Some("it does not answer".to_owned()));
                 failures += 1;
                 continue;
             };
+            self.heard(renewal.as_ref().err().map(ToString::to_string));
             match renewal {
-                Ok(Renewal::Alive { cancelled }) => {
+                Ok(Renewal::Alive { cancelled, resumed }) => {
+                    gates
+                        .iter()
+                        .filter(|gate| resumed.iter().any(|name| **name == *gate.deployment.name))
+                        .for_each(|gate| gate.look_again());
                     *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner) =
                         Arc::new(cancelled.into_iter().collect());
                     self.valid_until.send_replace(sent + ttl);

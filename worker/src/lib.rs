@@ -5,15 +5,17 @@
 //! of one job.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use gristmill_common::backend::Backend;
 use gristmill_common::broker::{self, Broker};
 use gristmill_common::clock::Clock;
-use gristmill_common::config::Deployment;
+use gristmill_common::config::{Config, Deployment};
 use gristmill_common::id::OwnerId;
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{self, Store, WorkerInfo};
@@ -21,20 +23,25 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod examine;
 mod flush;
 mod gate;
 mod group;
+pub mod health;
 mod intake;
 mod keeper;
 mod lease;
+mod pace;
 mod pipeline;
 pub mod provider;
 mod session;
 pub mod simulate;
 mod window;
 
+pub use examine::{Examined, examine};
 use gate::Gate;
 use group::Group;
+use health::Health;
 use keeper::Keeper;
 use lease::Lease;
 use session::Session;
@@ -42,6 +49,9 @@ use window::Window;
 
 /// Bytes of requests that a process holds at most, over all model groups.
 const MOST_BYTES: usize = 256 * 1024 * 1024;
+/// Calls that a crash repeats at most, for each one of the concurrency: one that runs, and one whose answer waits to be
+/// committed, so that a call need not wait for the commit of the one before.
+const MOST_UNCOMMITTED: usize = 2;
 
 /// What a worker is started with.
 #[derive(Debug, Clone)]
@@ -62,12 +72,15 @@ pub struct Options {
     pub lease: Duration,
     /// How often the lease is renewed; also how soon a cancelled batch is heard of. Default 700 ms.
     pub renew_interval: Duration,
-    /// How long running calls may go on after it was asked to drain. Default 30 s.
+    /// How long running calls may go on after it was asked to drain, and then as long again their results may wait for the
+    /// store. Default 30 s.
     pub grace: Duration,
     /// Longest answer of a provider that is taken, in bytes. Default 64 MiB.
     pub max_response_bytes: usize,
     /// Owners that may die on a job before it ends as failed. Default 3.
     pub max_deaths: u32,
+    /// Where `GET /live` and `GET /ready` are answered. Default: nowhere.
+    pub health_listen: Option<SocketAddr>,
 }
 
 impl Options {
@@ -89,8 +102,27 @@ impl Options {
             renew_interval: Duration::from_millis(700),
             grace: Duration::from_secs(30),
             max_response_bytes: provider::DEFAULT_MAX_RESPONSE_BYTES,
-            max_deaths: 3,
+            max_deaths: store::MAX_DEATHS,
+            health_listen: None,
         }
+    }
+
+    /// Makes the options that a configuration says, on a back end that was opened to work.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoQueue`] if it was opened without one.
+    pub fn from_config(config: &Config, backend: &Backend, deployments: Vec<Deployment>) -> Result<Self, Error> {
+        let broker = backend.broker.clone().ok_or(Error::NoQueue)?;
+        Ok(Self {
+            concurrency: config.concurrency,
+            num_retries: config.num_retries,
+            lease: config.lease_ttl,
+            renew_interval: config.renew_interval,
+            grace: config.grace,
+            max_response_bytes: config.max_response_bytes,
+            ..Self::new(Arc::clone(&backend.store), broker, Arc::clone(&backend.clock), deployments)
+        })
     }
 }
 
@@ -106,9 +138,22 @@ pub enum Error {
     /// A deployment cannot be called.
     #[error(transparent)]
     Provider(#[from] provider::Error),
+    /// The health endpoints cannot be served.
+    #[error(transparent)]
+    Health(#[from] health::Error),
     /// There is nothing to serve.
     #[error("there is no deployment to serve; give --model, or a model_list in gristmill.yaml")]
     NoDeployments,
+    /// There is nowhere to take work from.
+    #[error("a worker needs a queue")]
+    NoQueue,
+}
+
+impl Error {
+    /// Tells whether a key, model or endpoint is what is missing. Programs end with 2 then, else with 1.
+    pub const fn is_setup_fault(&self) -> bool {
+        matches!(self, Self::Provider(_) | Self::NoDeployments)
+    }
 }
 
 /// Makes `ring` the process's TLS provider. Call it first in `main`; again, it does nothing.
@@ -128,6 +173,11 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
         return Err(Error::NoDeployments);
     }
     install_tls();
+    let health = Arc::new(Health::new(Arc::clone(&options.broker), options.lease, drain.clone()));
+    let _serving = match options.health_listen {
+        Some(address) => Some(health::serve(address, Arc::clone(&health)).await?),
+        None => None,
+    };
     options.store.check_schema().await?;
     let groups = serve(&options)?;
     let names: Vec<String> = groups.iter().map(|group| group.name.to_string()).collect();
@@ -139,6 +189,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
 
     let in_flight = Arc::new(AtomicU32::new(0));
     let calls = Arc::new(Semaphore::new(options.concurrency.max(1) as usize));
+    let uncommitted = Arc::new(Semaphore::new(MOST_UNCOMMITTED * options.concurrency.max(1) as usize));
     let last_chances = Arc::new(Semaphore::new(1));
     let finishing = TaskTracker::new();
     let keeping = TaskTracker::new();
@@ -155,24 +206,36 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     keeping.spawn(keeper.run(stop_keeping.clone()));
     loop {
         let owner = OwnerId::new(options.clock.now());
-        let Some(lease) = register(&options, owner, &names, &abort).await? else { break };
+        let Some(lease) = register(&options, owner, &names, &drain).await? else { break };
         tracing::info!(%owner, groups = ?names, concurrency = options.concurrency, "worker ready");
         let (settled, settlements) = mpsc::unbounded_channel();
+        let lease = Arc::new(lease);
+        health.begin(Arc::clone(&lease));
         let session = Arc::new(Session {
             store: Arc::clone(&options.store),
             clock: Arc::clone(&options.clock),
-            lease: Arc::new(lease),
+            lease,
+            health: Arc::clone(&health),
             drain: drain.clone(),
             abort: abort.child_token(),
             num_retries: options.num_retries,
             max_deaths: options.max_deaths,
             settled,
             calls: Arc::clone(&calls),
+            uncommitted: Arc::clone(&uncommitted),
             last_chances: Arc::clone(&last_chances),
             in_flight: Arc::clone(&in_flight),
         });
-        let flusher = flush::run(Arc::clone(&options.store), owner, settlements, abort.clone());
-        let ended = one_session(&options, &groups, session, flusher, &finishing, &abort).await?;
+        let give_up = abort.child_token();
+        let flusher = flush::run(
+            Arc::clone(&options.store),
+            owner,
+            Arc::clone(&health),
+            settlements,
+            Arc::clone(&uncommitted),
+            give_up.clone(),
+        );
+        let ended = one_session(&options, &groups, session, flusher, give_up, &finishing).await?;
         if matches!(ended, Ended::Drained) {
             break;
         }
@@ -198,8 +261,9 @@ fn serve(options: &Options) -> Result<Vec<Arc<Group>>, Error> {
     }
     let most_bytes = MOST_BYTES / gates.len().max(1);
     // What can start, and as much again for what admission and flushing hold.
-    let most_jobs = options.concurrency as usize + (options.concurrency as usize).max(1000);
-    let group = |(name, gates)| Arc::new(Group::new(name, gates, Window::new(most_jobs, most_bytes)));
+    let concurrency = options.concurrency as usize;
+    let most_jobs = concurrency + concurrency.max(1000);
+    let group = |(name, gates)| Arc::new(Group::new(name, gates, Window::new(most_jobs, most_bytes), concurrency));
     Ok(gates.into_iter().map(group).collect())
 }
 
@@ -207,7 +271,7 @@ async fn register(
     options: &Options,
     owner: OwnerId,
     groups: &[String],
-    abort: &CancellationToken,
+    stop: &CancellationToken,
 ) -> Result<Option<Lease>, Error> {
     let info = WorkerInfo {
         owner,
@@ -227,7 +291,7 @@ async fn register(
             tracing::warn!(%error, "worker not registered yet, trying again");
         }
     };
-    match until_ok(Schedule::RECONNECT, abort, register, store::Error::is_transient, told).await {
+    match until_ok(Schedule::RECONNECT, stop, register, store::Error::is_transient, told).await {
         None => Ok(None),
         Some(Ok(())) => Ok(Some(Lease::new(owner, sent, options.lease))),
         Some(Err(error)) => Err(error.into()),
@@ -248,14 +312,15 @@ enum Ended {
     LeaseLost,
 }
 
-/// Runs one session until it is drained or its lease is lost. Calls that outlive a lost lease go on in `finishing`.
+/// Runs one session until it is drained or its lease is lost. Calls that outlive a lost lease go on in `finishing`;
+/// `give_up` ends the flusher.
 async fn one_session(
     options: &Options,
     groups: &[Arc<Group>],
     session: Arc<Session>,
     flusher: impl Future<Output = ()> + Send + 'static,
+    give_up: CancellationToken,
     finishing: &TaskTracker,
-    abort: &CancellationToken,
 ) -> Result<Ended, Error> {
     let stop = session.drain.child_token();
     let intakes = TaskTracker::new();
@@ -291,7 +356,7 @@ async fn one_session(
         let (jobs, stop) = (jobs.clone(), stop.clone());
         intakes.spawn(async move {
             let (lost, name) = (session.lease.lost.clone(), Arc::clone(&group.name));
-            let intake = intake::run(session, broker, group, consumer, jobs, stop.clone());
+            let intake = intake::run(session, broker, group, (consumer, window), jobs, stop.clone());
             let ended = AssertUnwindSafe(intake).catch_unwind().await;
             // An intake that ends by itself would leave its group unserved: the session starts over.
             if ended.is_err() || !(stop.is_cancelled() || lost.is_cancelled()) {
@@ -304,8 +369,8 @@ async fn one_session(
     intakes.wait().await;
     jobs.close();
     let lost = session.lease.lost.is_cancelled();
-    let (store, owner, grace) = (Arc::clone(&options.store), session.lease.owner, options.grace);
-    let abort = abort.clone();
+    let (store, owner) = (Arc::clone(&options.store), session.lease.owner);
+    let (grace, ttl) = (options.grace, options.lease);
     let finish = async move {
         if tokio::time::timeout(grace, jobs.wait()).await.is_err() {
             tracing::warn!("calls still run after the grace period, they will be made again");
@@ -314,12 +379,20 @@ async fn one_session(
         }
         // The last way to the flusher goes with the session.
         drop(session);
-        flushing.wait().await;
+        if tokio::time::timeout(grace, flushing.wait()).await.is_err() {
+            tracing::warn!(
+                "the store did not take all results within the grace period, their calls will be made again"
+            );
+            give_up.cancel();
+            flushing.wait().await;
+        }
         stop_renewing.cancel();
         renewing.wait().await;
-        if !lost && !abort.is_cancelled() {
+        if !lost && !give_up.is_cancelled() {
             let leave = || store.deregister(owner);
-            let _ = until_ok(Schedule::RECONNECT, &abort, leave, store::Error::is_transient, |_, _| {}).await;
+            let leave = until_ok(Schedule::RECONNECT, &give_up, leave, store::Error::is_transient, |_, _| {});
+            // Nothing is unwritten here; after a lease the keeper knows by itself that this owner is gone.
+            let _ = tokio::time::timeout(ttl, leave).await;
         }
     };
     if lost {

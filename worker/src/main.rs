@@ -6,17 +6,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use gristmill_common::broker::{Broker, EmbeddedBroker, RabbitBroker, RabbitOptions};
-use gristmill_common::clock::{Clock, SystemClock};
+use gristmill_common::backend::{self, Backend, Need, Place};
 use gristmill_common::config::{self, Config, Env, Overrides, Sources};
-use gristmill_common::store::{PostgresStore, SqliteStore, Store, WorkerLock};
 use gristmill_common::telemetry;
 use gristmill_worker::{Options, install_tls};
-use secrecy::ExposeSecret as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +44,9 @@ struct Args {
     /// Retries after the first call [default: 5]
     #[arg(long, value_name = "N")]
     num_retries: Option<u16>,
+    /// Answer `GET /live` and `GET /ready` there, such as 127.0.0.1:8787 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    health_listen: Option<String>,
     /// Log JSON lines
     #[arg(long)]
     json: bool,
@@ -77,10 +76,11 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stderr, reason = "why the program ends, in one line")]
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
-    let setup = error.chain().any(|cause| match cause.downcast_ref::<config::Error>() {
-        Some(error) => error.is_setup_fault(),
-        None => cause.is::<gristmill_worker::provider::Error>(),
-    });
+    if let Some(remedy) = error.downcast_ref::<backend::Error>().and_then(backend::Error::remedy) {
+        eprintln!("hint: {remedy}");
+    }
+    let setup = error.downcast_ref().is_some_and(config::Error::is_setup_fault)
+        || error.downcast_ref().is_some_and(gristmill_worker::Error::is_setup_fault);
     ExitCode::from(if setup { 2 } else { 1 })
 }
 
@@ -88,53 +88,29 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let overrides = Overrides::default()
         .set("api_base", args.api_base)
         .set("concurrency", args.concurrency.map(|number| number.to_string()))
-        .set("num_retries", args.num_retries.map(|number| number.to_string()));
+        .set("num_retries", args.num_retries.map(|number| number.to_string()))
+        .set("health_listen", args.health_listen);
     let sources = Sources { file: args.config, env: Env::from_process(), overrides, ..Sources::default() };
     let config = Config::load(sources)?;
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let deployments =
         if args.model.is_empty() { config.deployments()? } else { config.deployments_for(&args.model)? };
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (store, broker, _lock) = open(&config, Arc::clone(&clock)).await?;
-    let options = Options {
-        concurrency: config.concurrency,
-        num_retries: config.num_retries,
-        lease: config.lease_ttl,
-        renew_interval: config.renew_interval,
-        grace: config.grace,
-        max_response_bytes: config.max_response_bytes,
-        ..Options::new(store, Arc::clone(&broker), clock, deployments)
+    if deployments.is_empty() {
+        return Err(gristmill_worker::Error::NoDeployments.into());
+    }
+    let Some(url) = &config.database_url else {
+        bail!("DATABASE_URL is not set; write postgres://user:password@host:5432/database, or sqlite:PATH");
     };
+    let backend = Backend::open(&Place::from_url(url)?, &config, Need::Work, "gristmill-worker").await?;
+    let options =
+        Options { health_listen: config.health_listen, ..Options::from_config(&config, &backend, deployments)? };
     let (drain, abort) = stop_on_signals()?;
     tokio::select! {
         ended = gristmill_worker::run(options, drain, abort.clone()) => ended?,
         () = abort.cancelled() => return Ok(ExitCode::from(130)),
     }
-    broker.shutdown().await;
+    backend.close().await;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn open(
-    config: &Config,
-    clock: Arc<dyn Clock>,
-) -> anyhow::Result<(Arc<dyn Store>, Arc<dyn Broker>, Option<WorkerLock>)> {
-    let Some(url) = &config.database_url else {
-        bail!("DATABASE_URL is not set; write postgres://user:password@host:5432/database, or sqlite:PATH");
-    };
-    if let Some(path) = url.expose_secret().strip_prefix("sqlite:") {
-        let store = SqliteStore::open(path.strip_prefix("//").unwrap_or(path), clock).await?;
-        let lock = store.lock_exclusively()?;
-        let broker: Arc<dyn Broker> = Arc::new(EmbeddedBroker::new(&store));
-        return Ok((store.shared(), broker, Some(lock)));
-    }
-    let amqp_url = config.amqp_url.clone().context(
-        "AMQP_URL is not set: beside Postgres, the queue is RabbitMQ; write amqp://user:password@host:5672/%2f",
-    )?;
-    let store = PostgresStore::connect(url, "gristmill-worker").await?.shared();
-    store.check_schema().await?;
-    let options = RabbitOptions { prefix: config.prefix.clone(), ..RabbitOptions::new(amqp_url) };
-    let broker: Arc<dyn Broker> = Arc::new(RabbitBroker::connect(options).await?);
-    Ok((store, broker, None))
 }
 
 /// The first signal drains, the second ends at once.
@@ -142,14 +118,17 @@ fn stop_on_signals() -> anyhow::Result<(CancellationToken, CancellationToken)> {
     let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for signals")?;
-    let (first, second) = (drain.clone(), abort.clone());
+    let steps = [
+        (drain.clone(), "stopping: running calls finish first; once more to stop at once"),
+        (abort.clone(), "stopping at once: calls that were running are made again"),
+    ];
     TaskTracker::new().spawn(async move {
-        for token in [first, second] {
+        for (token, message) in steps {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            tracing::info!("stopping: running calls finish first; once more to stop at once");
+            tracing::info!("{message}");
             token.cancel();
         }
     });

@@ -16,6 +16,7 @@ use crate::gate::{Gate, Permit, Shown};
 use crate::group::Group;
 use crate::provider::{Call, Reply};
 use crate::session::Session;
+use crate::window::Place;
 
 /// How long an admitted job waits here for a paused deployment before it goes back to the store.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -40,21 +41,24 @@ enum Early {
 }
 
 /// Works one job to its settlement; `None` if it belongs to another owner now.
-pub(crate) async fn work(session: &Session, group: &Group, ticket: &Ticket) -> Option<Settlement> {
+pub(crate) async fn work(session: &Session, group: &Group, ticket: &Ticket, place: &mut Place) -> Option<Settlement> {
     let permit = match acquire(session, group, ticket).await {
         Ok(permit) => permit,
-        Err(early) => return early.settle(session, ticket),
+        Err(early) => return early.settle(session, group, ticket),
     };
     let call_slot = session.call_slot().await;
+    let uncommitted = session.uncommitted_slot().await;
     if let Err(early) = confess(session, ticket).await {
-        return early.settle(session, ticket);
+        return early.settle(session, group, ticket);
     }
     if let Err(early) = recheck(session, ticket).await {
-        return early.settle(session, ticket);
+        return early.settle(session, group, ticket);
     }
+    place.keep(uncommitted);
     let started_at = session.clock.now();
     let reply = call(session, &permit, ticket).await;
     drop(call_slot);
+    group.pace.ended();
     let settlement = settle(session, permit.gate(), ticket, started_at, &reply);
     permit.finish(&shown(&reply));
     Some(settlement)
@@ -217,6 +221,10 @@ fn after_error(
             End::Result(Box::new(JobResult { error, ..result(session, Status::Failed, ticket, attempt) }))
         }
         Next::Wake { after, reason, spent } => {
+            let reason = match disposition {
+                Disposition::DeploymentFault => gate.fault(error),
+                _ => reason,
+            };
             let mut earlier = ticket.earlier.clone();
             earlier.push(EarlierAttempt {
                 attempt: attempt.attempt,
@@ -293,11 +301,12 @@ fn decide(
 }
 
 impl Early {
-    fn settle(self, session: &Session, ticket: &Ticket) -> Option<Settlement> {
+    fn settle(self, session: &Session, group: &Group, ticket: &Ticket) -> Option<Settlement> {
+        // Who looks later finds why the job waits, also when this process has ended.
         let wake = |after, reason: &str| {
             End::Wake(Wake {
                 after,
-                reason: reason.to_owned(),
+                reason: group.pause().unwrap_or_else(|| reason.to_owned()),
                 calls: ticket.calls,
                 attempts: ticket.attempts,
                 faults: ticket.faults,

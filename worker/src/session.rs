@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::flush::Settled;
+use crate::health::Health;
 use crate::lease::Lease;
 use crate::window::Place;
 
@@ -19,6 +20,7 @@ pub(crate) struct Session {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lease: Arc<Lease>,
+    pub(crate) health: Arc<Health>,
     /// Cancelled when no new call may start because the process goes.
     pub(crate) drain: CancellationToken,
     /// Cancelled when everything ends at once.
@@ -28,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) max_deaths: u32,
     pub(crate) settled: mpsc::UnboundedSender<Settled>,
     pub(crate) calls: Arc<Semaphore>,
+    /// Calls that run or whose results are not committed yet: what a crash of this process repeats.
+    pub(crate) uncommitted: Arc<Semaphore>,
     /// One call at a time of jobs that one more death would end: then it is known which job it was.
     pub(crate) last_chances: Arc<Semaphore>,
     pub(crate) in_flight: Arc<AtomicU32>,
@@ -49,8 +53,13 @@ impl Session {
         Arc::clone(&self.calls).acquire_owned().await.ok()
     }
 
-    /// Waits for the turn of a job that one more death would end; other jobs need none. The turn lasts until the job's
-    /// settlement is committed.
+    /// Waits until a crash may repeat one call more; to be kept until the call's result is committed.
+    pub(crate) async fn uncommitted_slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.uncommitted).acquire_owned().await.ok()
+    }
+
+    /// Waits for the turn of a job that one more death would end; other jobs need none. To be kept until the job's settlement
+    /// is committed.
     pub(crate) async fn last_chance(&self, deaths: u32) -> Option<OwnedSemaphorePermit> {
         if deaths == 0 || deaths + 1 < self.max_deaths {
             return None;
@@ -75,9 +84,9 @@ impl Session {
         }
     }
 
-    /// Hands a settlement to the flusher, which frees the place and the turn once it is committed.
-    pub(crate) fn settle(&self, settlement: Settlement, place: Place, turn: Option<OwnedSemaphorePermit>) {
+    /// Hands a settlement to the flusher, which frees the place once it is committed.
+    pub(crate) fn settle(&self, settlement: Settlement, place: Place) {
         // Fails only when the flusher was aborted; then the live row still holds the job.
-        let _ = self.settled.send(Settled { settlement, place, turn });
+        let _ = self.settled.send(Settled { settlement, place });
     }
 }

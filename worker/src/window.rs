@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gristmill_common::id::JobId;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 /// Jobs that are held, and the bounds on their number and bytes.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(crate) struct Place {
     window: Arc<Window>,
     job: JobId,
     bytes: usize,
+    kept: Vec<OwnedSemaphorePermit>,
 }
 
 impl Window {
@@ -35,12 +36,12 @@ impl Window {
     }
 
     /// Waits until at least one more job fits while at most `limit` are held; returns how many fit. Cancel safe.
-    pub(crate) async fn room(&self, limit: usize) -> usize {
+    pub(crate) async fn room(&self, limit: impl Fn() -> usize) -> usize {
         loop {
             let freed = self.freed.notified();
             {
                 let held = self.lock();
-                let most = self.most_jobs.min(limit);
+                let most = self.most_jobs.min(limit());
                 if held.jobs.len() < most && held.bytes < self.most_bytes {
                     return most - held.jobs.len();
                 }
@@ -56,7 +57,12 @@ impl Window {
             return None;
         }
         held.bytes += bytes;
-        Some(Place { window: Arc::clone(self), job, bytes })
+        Some(Place { window: Arc::clone(self), job, bytes, kept: Vec::new() })
+    }
+
+    /// Returns the bytes that it holds at most.
+    pub(crate) const fn most_bytes(&self) -> usize {
+        self.most_bytes
     }
 
     /// Tells whether a job is held.
@@ -75,6 +81,11 @@ impl Place {
         let more = bytes.saturating_sub(self.bytes);
         self.bytes += more;
         self.window.lock().bytes += more;
+    }
+
+    /// Keeps a permit for as long as the place.
+    pub(crate) fn keep(&mut self, permit: Option<OwnedSemaphorePermit>) {
+        self.kept.extend(permit);
     }
 }
 

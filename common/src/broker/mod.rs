@@ -71,6 +71,15 @@ pub enum Confirm {
     Unroutable,
 }
 
+/// How a queue or an exchange differs from what this program declares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Drift {
+    /// A queue of this name is not there; a worker declares it when it starts.
+    Missing(String),
+    /// It is there with other arguments; the text says which and what to do.
+    Differs(String),
+}
+
 /// What a message is put aside as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aside {
@@ -167,6 +176,10 @@ pub trait Consumer: Send + fmt::Debug {
 
     /// Returns a message that is here already, without waiting.
     fn try_next(&mut self) -> Option<Delivery>;
+
+    /// Changes how many messages are delivered and not settled, in each lane; 0 counts as 1. It takes effect soon: what waits
+    /// here beyond a smaller window goes back, what was delivered by then stays the caller's and may not count.
+    fn resize(&mut self, window: u16);
 }
 
 /// Work queues.
@@ -186,6 +199,11 @@ pub trait Broker: Send + Sync + fmt::Debug {
     /// settled, in each lane; 0 counts as 1. Dropping the consumer ends the subscription; what it delivered can still be settled.
     async fn consume(&self, group: &str, window: u16) -> Result<Box<dyn Consumer>>;
 
+    /// Fails with the reason while messages of what is subscribed would not arrive. Asks nobody: it tells what is known.
+    fn listens(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Tells whether messages should carry requests. A broker that shares the store's disk gains nothing by it.
     fn carries_bodies(&self) -> bool {
         true
@@ -202,6 +220,10 @@ pub trait Broker: Send + Sync + fmt::Debug {
 
     /// Fails with a text that says what to do if the broker cannot be reached.
     async fn check(&self) -> Result<()>;
+
+    /// Compares the queues of these model groups, and what all groups share, with what this program declares. Queues that are
+    /// missing are not made by it.
+    async fn drift(&self, groups: &[String]) -> Result<Vec<Drift>>;
 
     /// Stops consumers and closes connections; unsettled deliveries go back.
     async fn shutdown(&self);

@@ -1,8 +1,8 @@
 //! The environment as a value: the process's variables, with those of `./.env` below them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
@@ -12,6 +12,8 @@ use super::Error;
 #[derive(Clone, Default)]
 pub struct Env {
     variables: BTreeMap<String, String>,
+    /// Those that `./.env` set.
+    dotenv: BTreeSet<String>,
 }
 
 /// A value of the environment, with what a message names it by.
@@ -20,6 +22,8 @@ pub(super) struct Found {
     /// The variable, or the variable that named the file.
     pub(super) name: String,
     pub(super) value: SecretString,
+    /// The file that it came from.
+    pub(super) file: Option<PathBuf>,
 }
 
 impl Env {
@@ -40,6 +44,11 @@ impl Env {
         self.variables.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
     }
 
+    /// Names a variable for people, and the file that set it.
+    pub(super) fn origin(&self, name: &str) -> String {
+        if self.dotenv.contains(name) { format!("{name} in .env") } else { name.to_owned() }
+    }
+
     /// Adds the variables of a `.env` file's text; none overrides one that is there.
     pub fn add_dotenv(&mut self, text: &str) -> Result<(), Error> {
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
@@ -48,6 +57,7 @@ impl Env {
             };
             if self.get(name).is_none() {
                 self.variables.insert(name.to_owned(), value);
+                self.dotenv.insert(name.to_owned());
             }
         }
         Ok(())
@@ -58,15 +68,15 @@ impl Env {
         let file_name = format!("{name}_FILE");
         match (self.get(name), self.get(&file_name)) {
             (Some(_), Some(_)) => Err(Error::Both { name: name.to_owned() }),
-            (Some(value), None) => Ok(Some(Found { name: name.to_owned(), value: value.to_owned().into() })),
+            (Some(value), None) => {
+                Ok(Some(Found { name: name.to_owned(), value: value.to_owned().into(), file: None }))
+            }
             (None, Some(path)) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| Error::Read { path: Path::new(path).into(), source })?;
-                let value = text.trim_end_matches(['\r', '\n']);
-                if value.is_empty() {
-                    return Err(Error::Invalid { origin: file_name, problem: "names an empty file".to_owned() });
+                let file = PathBuf::from(path);
+                match read_secret(&file).map_err(|source| Error::Read { path: file.clone(), source })? {
+                    Some(value) => Ok(Some(Found { name: file_name, value, file: Some(file) })),
+                    None => Err(Error::Invalid { origin: file_name, problem: "names an empty file".to_owned() }),
                 }
-                Ok(Some(Found { name: file_name, value: value.to_owned().into() }))
             }
             (None, None) => Ok(None),
         }
@@ -75,7 +85,8 @@ impl Env {
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Env {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
-        Self { variables: variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect() }
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { variables, ..Self::default() }
     }
 }
 
@@ -83,6 +94,13 @@ impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Env").field(&format_args!("{} variables", self.variables.len())).finish()
     }
+}
+
+/// Reads a file that holds a secret, without its last line break; `None` if nothing is left.
+pub fn read_secret(file: &Path) -> std::io::Result<Option<SecretString>> {
+    let text = std::fs::read_to_string(file)?;
+    let value = text.trim_end_matches(['\r', '\n']);
+    Ok((!value.is_empty()).then(|| value.to_owned().into()))
 }
 
 /// Reads `NAME=value`, with `export`, quotes and comments as shells have them; no `$` is expanded.

@@ -21,10 +21,11 @@ mod models;
 mod near;
 mod options;
 
-pub use env::Env;
+pub use env::{Env, read_secret};
 pub use error::Error;
+pub use models::Route;
 pub use near::nearest;
-pub use options::{OPTIONS, OptionDoc, Options, Overrides};
+pub use options::{Layer, OPTIONS, OptionDoc, Options, Overrides, Setting, parse_duration};
 
 use file::File;
 use models::Models;
@@ -33,15 +34,23 @@ use options::Layers;
 /// The configuration file that is read when none is named.
 const DEFAULT_FILE: &str = "gristmill.yaml";
 
+/// The largest answer that may be allowed: it goes to the database twice, as a body and as text, in a statement of which
+/// Postgres takes 1 GiB (<https://www.postgresql.org/docs/15/limits.html>, read 2026-11).
+const MOST_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
+
 /// Variables of ours that are no options: they steer logging, tests and scripts.
 const OTHER_VARIABLES: &[&str] = &[
     "GRISTMILL_API_KEY",
     "GRISTMILL_API_KEY_FILE",
+    // The Python package looks for the program there.
+    "GRISTMILL_BINARY",
     "GRISTMILL_BIND_ADDRESS",
     "GRISTMILL_CONFIG",
+    "GRISTMILL_IMAGE",
     "GRISTMILL_LOG",
     "GRISTMILL_POSTGRES_PORT",
     "GRISTMILL_RABBITMQ_PORT",
+    "GRISTMILL_SECRETS",
     "GRISTMILL_SERVICES",
 ];
 
@@ -69,6 +78,7 @@ pub struct Config {
     options: Options,
     timeouts: Timeouts,
     models: Models,
+    settings: Vec<Setting>,
     warnings: Vec<String>,
 }
 
@@ -101,7 +111,8 @@ impl Config {
         .map_err(Error::Relation)?;
         let models = Models::read(&layers, &options, timeouts, simulator.as_ref())?;
         let warnings = warnings(&file, &unused, &env);
-        let config = Self { options, timeouts, models, warnings };
+        let settings = layers.settings()?;
+        let config = Self { options, timeouts, models, settings, warnings };
         config.validate()?;
         Ok(config)
     }
@@ -117,6 +128,9 @@ impl Config {
         }
         if options.max_response_bytes < 1024 {
             return invalid("max_response_bytes", "must be at least 1024");
+        }
+        if options.max_response_bytes > MOST_RESPONSE_BYTES {
+            return invalid("max_response_bytes", "must be at most 268435456 (256 MiB): more fits in no row");
         }
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if options.prefix.is_empty() || options.prefix.len() > 60 || !options.prefix.chars().all(is_plain) {
@@ -143,6 +157,16 @@ impl Config {
     /// Returns what was found and is not used: one line each, to be shown once.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Returns every option with its value, redacted, and where that comes from.
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+
+    /// Returns where calls can go, for people; nothing of it is secret, and nothing that is missing is an error.
+    pub fn routes(&self) -> Vec<Route> {
+        self.models.routes()
     }
 
     /// Returns the model groups of `model_list`, each once, in its order; `None` where any group is served.
@@ -231,6 +255,8 @@ pub struct Deployment {
     pub api_key: Option<SecretString>,
     /// The name of the variable or file that the key came from; what a message about a wrong key names.
     pub key_source: Option<String>,
+    /// The file that the key came from; it is read again when it changes.
+    pub key_file: Option<PathBuf>,
     /// Time limits of a call.
     pub timeouts: Timeouts,
     /// Calls that may run at once in this process; `None` leaves it to the worker's concurrency.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use serde::Serialize;
 use url::Url;
 
 use super::env::Found;
@@ -33,8 +33,8 @@ const PROVIDERS: &str = "ai21 anthropic anyscale azure azure_ai azure_text baset
 enum Key {
     /// None is sent.
     None,
-    /// This one, from there.
-    Found(SecretString, String),
+    /// This one.
+    Found(Found),
     /// It should come from a variable that is not set.
     Missing { place: String, variable: String },
     /// OpenAI's own endpoint needs one; the note says what else was found.
@@ -64,6 +64,26 @@ pub(super) enum Models {
     Any(Box<Template>),
     /// The simulator for every group.
     Simulator(Endpoint, Timeouts),
+}
+
+/// Where calls for a model group can go, for people: nothing of it is secret. No `Debug`: an endpoint is nothing for a log.
+#[expect(missing_debug_implementations, reason = "its endpoint is nothing for a log")]
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// The model group; `None` for every group that is asked for.
+    pub model: Option<Arc<str>>,
+    /// The deployment's name; `None` where it is the group's.
+    pub deployment: Option<Arc<str>>,
+    /// The provider kind.
+    pub provider: String,
+    /// The model's name at the provider; `None` where it is the group's.
+    pub provider_model: Option<String>,
+    /// The endpoint's scheme, host and port.
+    pub endpoint: String,
+    /// Where the key comes from; `None` where none is sent.
+    pub key: Option<String>,
+    /// Why it cannot be called, if it cannot.
+    pub problem: Option<String>,
 }
 
 /// One endpoint for every model group that is asked for.
@@ -105,6 +125,18 @@ impl Models {
         )
     }
 
+    pub(super) fn routes(&self) -> Vec<Route> {
+        match self {
+            Self::List(entries) => entries.iter().map(Entry::route).collect(),
+            Self::Any(template) => {
+                // The name stands for all of them.
+                let route = template.entry("model").route();
+                vec![Route { model: None, deployment: None, provider_model: None, ..route }]
+            }
+            Self::Simulator(..) => Vec::new(),
+        }
+    }
+
     pub(super) fn deployments_for(&self, group: &str) -> Result<Vec<Deployment>, Error> {
         match self {
             Self::List(entries) => {
@@ -123,6 +155,7 @@ impl Models {
                 api_base: endpoint.clone(),
                 api_key: None,
                 key_source: None,
+                key_file: None,
                 timeouts: *timeouts,
                 max_parallel_requests: None,
                 num_retries: None,
@@ -150,6 +183,22 @@ fn unknown_group(group: &str, entries: &[Entry]) -> Error {
 }
 
 impl Entry {
+    fn route(&self) -> Route {
+        Route {
+            model: Some(Arc::clone(&self.group)),
+            deployment: Some(Arc::clone(&self.name)),
+            provider: self.provider.clone().unwrap_or_else(|provider| provider),
+            provider_model: Some(self.model.clone()),
+            endpoint: self.api_base.0.origin().ascii_serialization(),
+            key: match &self.key {
+                Key::Found(found) => Some(found.name.clone()),
+                Key::Missing { variable, .. } => Some(variable.clone()),
+                Key::None | Key::MissingForOpenAi { .. } => None,
+            },
+            problem: self.deployment().err().map(|error| error.to_string()),
+        }
+    }
+
     fn deployment(&self) -> Result<Deployment, Error> {
         let provider = match &self.provider {
             Ok(provider) => provider.as_str(),
@@ -157,9 +206,9 @@ impl Entry {
                 return Err(Error::UnsupportedProvider { provider: provider.clone(), model: self.model.clone() });
             }
         };
-        let (api_key, key_source) = match &self.key {
-            Key::None => (None, None),
-            Key::Found(key, source) => (Some(key.clone()), Some(source.clone())),
+        let found = match &self.key {
+            Key::None => None,
+            Key::Found(found) => Some(found.clone()),
             Key::Missing { place, variable } => {
                 return Err(Error::MissingVariable { place: place.clone(), variable: variable.clone() });
             }
@@ -171,8 +220,9 @@ impl Entry {
             provider: provider.into(),
             model: self.model.as_str().into(),
             api_base: self.api_base.clone(),
-            api_key,
-            key_source,
+            api_key: found.as_ref().map(|found| found.value.clone()),
+            key_source: found.as_ref().map(|found| found.name.clone()),
+            key_file: found.and_then(|found| found.file),
             timeouts: self.timeouts,
             max_parallel_requests: self.max_parallel_requests,
             num_retries: self.num_retries,
@@ -211,7 +261,7 @@ impl OpenAi {
     }
 
     fn key(&self) -> Key {
-        self.key.as_ref().map_or(Key::None, |found| Key::Found(found.value.clone(), found.name.clone()))
+        self.key.as_ref().map_or(Key::None, |found| Key::Found(found.clone()))
     }
 
     /// Returns the key for OpenAI's own endpoint, which takes no call without one.
@@ -242,8 +292,7 @@ impl Template {
     fn read(layers: &Layers<'_>, options: &Options, timeouts: Timeouts) -> Result<Self, Error> {
         let env = layers.env;
         let openai = OpenAi::read(env)?;
-        let found =
-            |name| Ok::<_, Error>(env.secret(name)?.map_or(Key::None, |found| Key::Found(found.value, found.name)));
+        let found = |name| Ok::<_, Error>(env.secret(name)?.map_or(Key::None, Key::Found));
         let or = |key: Key, other: Key| if matches!(key, Key::None) { other } else { key };
 
         let litellm_base = endpoint(env.get("LITELLM_API_BASE"), "LITELLM_API_BASE")?;
@@ -340,7 +389,7 @@ fn read_entry(
     // says.
     let shares_key = match &own_key {
         Key::None => true,
-        Key::Found(_, source) => source == "OPENAI_API_KEY",
+        Key::Found(found) => found.name == "OPENAI_API_KEY",
         _ => false,
     };
     let has_own_base = own_base.is_some();
@@ -386,10 +435,12 @@ fn read_entry(
 fn read_key(params: &Section<'_>, env: &Env) -> Result<Key, Error> {
     let Some(text) = params.raw("api_key")? else { return Ok(Key::None) };
     let place = params.origin("api_key");
-    let Some(variable) = text.strip_prefix("os.environ/") else { return Ok(Key::Found(text.into(), place)) };
+    let Some(variable) = text.strip_prefix("os.environ/") else {
+        return Ok(Key::Found(Found { name: place, value: text.into(), file: None }));
+    };
     Ok(match env.secret(variable)? {
         // Named by its variable, also where the value came from the file beside it.
-        Some(found) => Key::Found(found.value, variable.to_owned()),
+        Some(found) => Key::Found(Found { name: variable.to_owned(), ..found }),
         None => Key::Missing { place, variable: variable.to_owned() },
     })
 }

@@ -1,9 +1,11 @@
 //! The options: each is defined once, here, with its type, default, unit, places and meaning.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::Serialize;
 use url::Url;
 
 use super::file::File;
@@ -24,6 +26,42 @@ pub struct OptionDoc {
     pub also: &'static [&'static str],
     /// What it does.
     pub doc: &'static str,
+    /// Whether its value is never shown.
+    pub secret: bool,
+}
+
+/// An option's value as it counts, for people: where it comes from, and nothing secret. `Debug` hides the value all the same,
+/// since an address is nothing for a log.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// The option.
+    pub name: &'static str,
+    /// The value as it was written, redacted; nothing where there is none.
+    pub value: Option<String>,
+    /// The layer that it comes from.
+    pub layer: Layer,
+    /// The flag, variable or key that set it; nothing for a default.
+    pub origin: Option<String>,
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setting").field("name", &self.name).field("layer", &self.layer).finish_non_exhaustive()
+    }
+}
+
+/// Where a value comes from; later ones win.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// Built in.
+    Default,
+    /// `gristmill.yaml`.
+    File,
+    /// The environment, or `./.env`.
+    Env,
+    /// The command line.
+    Flag,
 }
 
 /// Values given by the caller, such as flags, by option; they win over everything else.
@@ -56,6 +94,27 @@ impl fmt::Debug for Overrides {
     }
 }
 
+/// The text of an option, what messages call it, and its layer.
+struct Found {
+    text: String,
+    origin: String,
+    layer: Layer,
+}
+
+/// Shows an address without what may be secret in it: the password and all behind the path; of an endpoint, its path as well.
+fn redact(text: &str) -> String {
+    let Ok(mut url) = Url::parse(text.trim()) else { return "(not shown)".to_owned() };
+    if matches!(url.scheme(), "http" | "https") {
+        return url.origin().ascii_serialization();
+    }
+    if url.password().is_some() && url.set_password(Some("***")).is_err() {
+        return "(not shown)".to_owned();
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
 /// The layers that a value is looked for in.
 pub(super) struct Layers<'a> {
     pub(super) file: &'a File,
@@ -65,31 +124,47 @@ pub(super) struct Layers<'a> {
 
 impl Layers<'_> {
     fn read<T: Parse>(&self, option: &OptionDoc) -> Result<T, Error> {
-        let (text, origin) = self.find(option, T::SECRET)?;
+        let Found { text, origin, .. } = self.find(option, T::SECRET)?;
         T::parse(&text).map_err(|problem| Error::Invalid { origin, problem })
     }
 
-    /// Returns the text that counts, and what to call it.
-    fn find(&self, option: &OptionDoc, secret: bool) -> Result<(String, String), Error> {
+    /// Returns every option with where its value comes from.
+    pub(super) fn settings(&self) -> Result<Vec<Setting>, Error> {
+        let setting = |option: &OptionDoc| {
+            let Found { text, origin, layer } = self.find(option, option.secret)?;
+            let value = match option.unit {
+                _ if text.is_empty() => None,
+                "URL" => Some(redact(&text)),
+                _ if option.secret => Some("(not shown)".to_owned()),
+                _ => Some(text),
+            };
+            Ok(Setting { name: option.name, value, layer, origin: (layer != Layer::Default).then_some(origin) })
+        };
+        OPTIONS.iter().map(setting).collect()
+    }
+
+    /// Returns the text that counts, what to call it, and its layer.
+    fn find(&self, option: &OptionDoc, secret: bool) -> Result<Found, Error> {
+        let found = |text: &str, origin: String, layer| Ok(Found { text: text.to_owned(), origin, layer });
         if let Some(text) = self.overrides.get(option.name) {
-            return Ok((text.to_owned(), format!("--{}", option.name.replace('_', "-"))));
+            return found(text, format!("--{}", option.name.replace('_', "-")), Layer::Flag);
         }
         for name in option.env {
             if secret {
                 use secrecy::ExposeSecret as _;
-                if let Some(found) = self.env.secret(name)? {
-                    return Ok((found.value.expose_secret().to_owned(), found.name));
+                if let Some(secret) = self.env.secret(name)? {
+                    return found(secret.value.expose_secret(), self.env.origin(&secret.name), Layer::Env);
                 }
             } else if let Some(text) = self.env.get(name) {
-                return Ok((text.to_owned(), (*name).to_owned()));
+                return found(text, self.env.origin(name), Layer::Env);
             }
         }
         for path in std::iter::once(&option.name).chain(option.also) {
             if let Some(text) = self.file.text(path, self.env)? {
-                return Ok((text, format!("{path} in {}", self.file.name())));
+                return found(&text, format!("{path} in {}", self.file.name()), Layer::File);
             }
         }
-        Ok((option.default.to_owned(), option.name.to_owned()))
+        found(option.default, option.name.to_owned(), Layer::Default)
     }
 
     /// Tells whether the caller, and not the environment or a file, set an option.
@@ -145,6 +220,12 @@ impl Parse for Endpoint {
     }
 }
 
+impl Parse for SocketAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.trim().parse().map_err(|_| format!("must be an address and a port, such as 127.0.0.1:8787, not `{text}`"))
+    }
+}
+
 macro_rules! parse_integer {
     ($($type:ty),*) => {$(
         impl Parse for $type {
@@ -179,6 +260,15 @@ impl Parse for Duration {
     }
 }
 
+/// Reads a time as options have it: seconds, or `500ms`, `30s`, `10m`, `2h`.
+///
+/// # Errors
+///
+/// What to write instead.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    Duration::parse(text)
+}
+
 macro_rules! options {
     ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:literal, $unit:literal, [$($env:literal),*], [$($also:literal),*];)*) => {
         /// The options of a process, merged from all layers.
@@ -188,7 +278,7 @@ macro_rules! options {
         }
 
         /// Every option, for the reference page and `gristmill config`.
-        pub const OPTIONS: &[OptionDoc] = &[$($name::DOC),*];
+        pub const OPTIONS: &[OptionDoc] = &[$(OptionDoc { secret: <$type as Parse>::SECRET, ..$name::DOC }),*];
 
         $(mod $name {
             pub(super) const DOC: super::OptionDoc = super::OptionDoc {
@@ -198,6 +288,7 @@ macro_rules! options {
                 env: &[$($env),*],
                 also: &[$($also),*],
                 doc: concat!($($doc),+),
+                secret: false,
             };
         })*
 
@@ -236,6 +327,8 @@ options! {
     renew_interval: Duration = "0.7", "seconds", ["GRISTMILL_RENEW_INTERVAL"], [];
     /// How long calls in flight may go on after a stop was asked for.
     grace: Duration = "30", "seconds", ["GRISTMILL_GRACE"], [];
+    /// Where a worker answers `GET /live` and `GET /ready`. Default: nowhere.
+    health_listen: Option<SocketAddr> = "", "address:port", ["GRISTMILL_HEALTH_LISTEN"], [];
     /// The model of requests that name none.
     model: Option<String> = "", "name", ["GRISTMILL_MODEL", "LITELLM_MODEL"], [];
     /// The OpenAI-compatible endpoint for every model, where there is no `model_list`.
@@ -265,6 +358,14 @@ mod tests {
             let problem = Endpoint::parse(text).unwrap_err();
             assert!(!problem.contains("canary"), "{problem}");
         }
+    }
+
+    #[test]
+    fn addresses_are_shown_without_secrets() {
+        assert_eq!(redact("postgres://u:canary@h:5432/d?sslkey=canary"), "postgres://u:***@h:5432/d");
+        assert_eq!(redact("amqp://guest@h/%2f"), "amqp://guest@h/%2f");
+        assert_eq!(redact("http://h:8000/canary/v1"), "http://h:8000");
+        assert_eq!(redact("canary"), "(not shown)");
     }
 
     #[test]

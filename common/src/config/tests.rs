@@ -110,6 +110,10 @@ fn wrong_values_say_where_they_stand_and_what_to_write() {
         ),
         (Given { yaml: Some("lease_ttl: soon"), ..Given::default() }, "lease_ttl in gristmill.yaml must be seconds"),
         (Given { yaml: Some("concurrency: 0"), ..Given::default() }, "concurrency must be at least 1"),
+        (
+            Given { yaml: Some("max_response_bytes: 268435457"), ..Given::default() },
+            "max_response_bytes must be at most 268435456 (256 MiB): more fits in no row",
+        ),
         (Given { yaml: Some("prefix: a.b"), ..Given::default() }, "prefix must be 1 to 60 letters"),
         (
             Given { yaml: Some("lease_ttl: 9\nrenew_interval: 3"), ..Given::default() },

@@ -1,13 +1,14 @@
 //! Looking after: migrate, repair.
 
+use gristmill_common::backend::Need;
 use gristmill_common::config::Overrides;
-use gristmill_producer::Producer;
+use gristmill_producer::{Producer, Repaired};
 
 use super::Global;
-use super::backends::{self, Backend, Need};
+use super::backends;
 use super::fault::{Exit, Fault};
-use super::place::{Missing, Place};
-use super::table::count;
+use super::place::{self, Missing};
+use super::table::{count, plural};
 use super::ui;
 
 const MIGRATE_EXAMPLES: &str = "\
@@ -20,8 +21,8 @@ pub(super) struct MigrateArgs {}
 
 pub(super) async fn migrate(global: &Global, _: &MigrateArgs) -> Result<Exit, Fault> {
     let config = backends::config(global, Overrides::default(), None)?;
-    let place = Place::find(global, &config, Missing::Create)?;
-    let backend = Backend::open(&place, &config, Need::Schema).await?;
+    let place = place::find(global, &config, Missing::Create)?;
+    let backend = backends::open(&place, &config, Need::Schema).await?;
     let applied = backend.store.migrate().await?;
     if global.json {
         ui::json(&serde_json::json!({ "applied": applied }))?;
@@ -47,22 +48,19 @@ pub(super) struct RepairArgs {
 }
 
 pub(super) async fn repair(global: &Global, args: &RepairArgs) -> Result<Exit, Fault> {
-    let config = backends::config(global, Overrides::default(), None)?;
-    let place = Place::find(global, &config, Missing::Refuse)?;
-    let backend = Backend::open(&place, &config, Need::Queue).await?;
-    let producer = backend.producer();
+    let backend = backends::existing(global, Need::Queue).await?;
+    let producer = Producer::on(&backend);
     let batch = producer.batch(&Producer::selector(&args.batch)).await?;
     let repaired = producer.repair(batch.id).await?;
     backend.close().await;
+    let Repaired { published, requeued } = repaired;
     if global.json {
-        ui::json(&repaired)?;
+        ui::json(&serde_json::json!({
+            "batch": batch.name, "id": batch.id, "published": published, "requeued": requeued,
+        }))?;
     } else {
-        ui::line(&format!(
-            "{}: {} jobs published again, {} made due again",
-            batch.name,
-            count(repaired.published),
-            count(repaired.requeued)
-        ))?;
+        let published = plural(published, "job");
+        ui::line(&format!("{}: {published} published again, {} made due again", batch.name, count(requeued)))?;
     }
     Ok(Exit::Success)
 }

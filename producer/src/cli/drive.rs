@@ -5,26 +5,28 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
+use gristmill_common::backend::Backend;
 use gristmill_common::outcome;
 use gristmill_common::store::BatchSelector;
 use gristmill_producer::input::Checked;
 use gristmill_producer::output::{Files, Paths};
-use gristmill_producer::{BatchSpec, Control, Error, Producer, Submitted};
+use gristmill_producer::{BatchSpec, Control, Error, Latest, Members, Producer, Submission, Submitted};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Global;
-use super::backends::Backend;
 use super::batch::{describe, paths};
 use super::fault::{Exit, Fault};
-use super::follow::{Counts, Follower, Sink};
+use super::follow::{Counts, Follower, Scope, Sink};
 use super::progress::{Progress, Style, View};
 use super::stop::Stop;
 use super::summary::Summary;
 use super::ui;
 use super::watch::Watch;
+use super::when::FailFast;
 
 /// How often a submission that nobody follows shows how far it is.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
@@ -57,6 +59,9 @@ pub(super) struct Drive<'a> {
     pub(super) spec: BatchSpec,
     pub(super) output: Output,
     pub(super) retry_failed: bool,
+    /// Whether the input comes beside the jobs that the batch has.
+    pub(super) append: bool,
+    pub(super) fail_fast: Option<FailFast>,
     pub(super) style: Style,
     pub(super) stop: &'a Stop,
     pub(super) started: Instant,
@@ -88,6 +93,17 @@ pub(super) struct Shared {
     submitted: CancellationToken,
     /// Stops submitting and following.
     halt: CancellationToken,
+    /// When it all began.
+    since: DateTime<Utc>,
+    /// Jobs of the batch that the input comes beside, those that it holds too included.
+    pub(super) beside: u64,
+}
+
+impl Shared {
+    /// Returns how many jobs are to end, those of the input being given.
+    pub(super) fn total(beside: u64, jobs: u64, already_there: u64) -> u64 {
+        jobs + beside.saturating_sub(already_there)
+    }
 }
 
 /// How submitting and following ended.
@@ -100,7 +116,8 @@ struct Ended {
 impl Drive<'_> {
     /// Submits, and leaves the work to others.
     pub(super) async fn submit_only(&self) -> Result<Submitted, Fault> {
-        let producer = self.backend.producer();
+        let producer = Producer::on(self.backend);
+        self.prepare(&producer).await?;
         let control = Control { stop: self.stop.drain.clone(), ..Control::default() };
         let mut progress = Progress::new(self.style, self.global);
         let mut submitting = pin!(producer.submit(self.spec.clone(), self.checked.stream(), &control));
@@ -109,8 +126,7 @@ impl Drive<'_> {
                 outcome = &mut submitting => return Ok(outcome?),
                 () = self.stop.abort.cancelled() => return Err(aborted()),
                 () = tokio::time::sleep(SHOW_EVERY) => {
-                    let mut view = View::of_submission(self.checked.jobs, &control.progress.borrow());
-                    view.done = view.recorded;
+                    let mut view = View::of_submission(&self.spec.name, self.checked.jobs, &control.progress.borrow());
                     progress.show(&mut view);
                 }
             }
@@ -119,14 +135,17 @@ impl Drive<'_> {
 
     /// Brings the batch to its end, with a worker in this process if one is given.
     pub(super) async fn to_the_end(&self, worker: Option<gristmill_worker::Options>) -> Result<Worked, Fault> {
-        let producer = self.backend.producer();
-        self.prepare(&producer).await?;
+        let producer = Producer::on(self.backend);
+        let since = self.backend.clock.now();
+        let beside = self.prepare(&producer).await?;
         let halt = self.stop.drain.child_token();
         let shared = Shared {
             control: Control { stop: halt.clone(), ..Control::default() },
             counts: watch::Sender::new(Counts::default()),
             submitted: CancellationToken::new(),
             halt,
+            since,
+            beside,
         };
         let drain = CancellationToken::new();
         let in_process = worker.is_some();
@@ -159,7 +178,9 @@ impl Drive<'_> {
                 fault = ended_worker(worker) => early = early.or(fault),
                 () = self.stop.abort.cancelled() => return Err(aborted()),
                 // It cannot write down what it has, and would wait until it can.
-                () = tokio::time::sleep(FAULT_GRACE), if early.is_some() => self.stop.abort.cancel(),
+                () = tokio::time::sleep(FAULT_GRACE), if early.as_ref().is_some_and(Fault::is_of_the_system) => {
+                    self.stop.abort.cancel();
+                }
             }
         }
         drop(watching);
@@ -170,25 +191,34 @@ impl Drive<'_> {
     }
 
     /// Refuses an output that is somebody else's, and opens new runs where they were asked for.
-    async fn prepare(&self, producer: &Producer) -> Result<(), Fault> {
+    ///
+    /// Returns how many jobs the batch has that the input comes beside.
+    async fn prepare(&self, producer: &Producer) -> Result<u64, Fault> {
         let name = BatchSelector::Name(self.spec.name.clone());
         let batch = self.backend.store.batch(&name).await?.filter(|batch| batch.name == self.spec.name);
         if let Output::Files(paths) = &self.output {
             Files::check(paths, batch.as_ref().map(|batch| batch.id))?;
         }
-        if let Some(batch) = batch.filter(|_| self.retry_failed) {
+        let Some(batch) = batch else {
+            if self.append {
+                let what = format!("there is no batch `{}` to append to", self.spec.name);
+                return Err(Fault::new(what).hint("leave --append away to begin it, or see `gristmill list`"));
+            }
+            return Ok(0);
+        };
+        if self.retry_failed {
             use outcome::Status::{Cancelled, Expired, Failed};
 
             producer.retry(batch.id, &[Failed, Expired, Cancelled]).await?;
         }
-        Ok(())
+        Ok(if self.append { batch.recorded } else { 0 })
     }
 
     async fn work(&self, producer: &Producer, shared: &Shared, follower: &mut Option<Follower>) -> Ended {
         let submitting = async {
             let outcome = producer.submit(self.spec.clone(), self.checked.stream(), &shared.control).await;
             match &outcome {
-                Ok(submitted) if !self.global.quiet => ui::tell(&describe(submitted)),
+                Ok(submitted) if !self.global.quiet => ui::tell(&describe(submitted, self.append)),
                 Ok(_) => {}
                 Err(_) => shared.halt.cancel(),
             }
@@ -221,12 +251,24 @@ impl Drive<'_> {
         let Some((batch, members)) = known.ok().and_then(|known| known.batch.zip(known.members.clone())) else {
             return Ok(false);
         };
+        let members = if self.append { Arc::new(Members::all()) } else { members };
+        let mut latest = Latest::default();
+        latest.learn_open_runs(producer, batch).await?;
         let sink = match &self.output {
-            Output::Files(paths) => Sink::Files(Box::new(Files::create(paths, batch)?)),
-            Output::Stdout => Sink::Stdout,
+            Output::Files(paths) => {
+                let keep = |job, run| members.contains(job) && latest.is_latest_run(job, run);
+                // The files may be long, and other tasks go on meanwhile.
+                Sink::Files(Box::new(tokio::task::block_in_place(|| Files::resume(paths, batch, keep))?))
+            }
+            Output::Stdout => {
+                // A line that was printed cannot be taken out again, as one of a file can.
+                latest.learn_results(producer, batch, false).await?;
+                Sink::Stdout
+            }
             Output::Count => Sink::Count,
         };
-        let follower = follower.insert(Follower::new(producer.clone(), batch, members, sink, shared.counts.clone()));
+        let scope = Scope { members, latest, since: shared.since };
+        let follower = follower.insert(Follower::new(producer.clone(), batch, scope, sink, shared.counts.clone()));
         follower.run(&shared.submitted, &shared.halt).await
     }
 
@@ -245,22 +287,15 @@ impl Drive<'_> {
             Ok(_) | Err(Error::Interrupted) => None,
             Err(error) => Some(error.into()),
         });
-        let (id, already_there) = {
-            let progress = shared.control.progress.borrow();
-            (progress.batch, progress.already_there)
-        };
-        let Some(id) = id else { return Ok(Worked { summary: None, fault }) };
+        let Submission { batch, already_there, .. } = shared.control.progress.borrow().clone();
+        let Some(id) = batch else { return Ok(Worked { summary: None, fault }) };
         let batch = producer.batch(&BatchSelector::Id(id)).await?;
         let counts = *shared.counts.borrow();
         let errors = if counts.unsuccessful() > 0 { self.backend.store.errors(id, 3).await? } else { Vec::new() };
         let summary = Summary {
             batch,
-            total: self.checked.jobs,
+            total: Shared::total(shared.beside, self.checked.jobs, already_there),
             counts,
-            before: follower
-                .as_ref()
-                .filter(|_| already_there > 0)
-                .map_or(0, |follower| follower.before(self.retry_failed)),
             complete,
             in_process,
             elapsed: self.started.elapsed(),

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
-use gristmill_common::{broker, config, store};
+use gristmill_common::{backend, config, store};
 use gristmill_producer::{input, output};
 
 /// How the program ends.
@@ -65,10 +65,26 @@ impl Fault {
         self
     }
 
+    /// Returns what went wrong, without what to do.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Adds a line that says what to do.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+
+    /// Returns the fault as machines read it.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let hint = (!self.hints.is_empty()).then(|| self.hints.join("; "));
+        serde_json::json!({ "error": { "message": self.message, "hint": hint, "exit_code": self.exit.code() } })
+    }
+
+    /// Tells whether something does not work, so that nothing may be expected of it in time.
+    pub(super) fn is_of_the_system(&self) -> bool {
+        self.exit != Exit::SomeFailed
     }
 
     pub(super) const fn exit(mut self, exit: Exit) -> Self {
@@ -100,8 +116,8 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// Tells whether there is no room left, here or on the database's machine.
 fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
-    // The words of SQLite (SQLITE_FULL, https://www.sqlite.org/rescode.html) and of Postgres (the system's, in 53100).
-    const WORDS: [&str; 2] = ["database or disk is full", "No space left on device"];
+    // The words of the stores, and of the system.
+    const WORDS: [&str; 2] = ["no space is left on the disk of", "No space left on device"];
     let mut next = Some(error);
     while let Some(error) = next {
         let text = error.to_string();
@@ -121,9 +137,13 @@ impl From<store::Error> for Fault {
     }
 }
 
-impl From<broker::Error> for Fault {
-    fn from(error: broker::Error) -> Self {
-        Self::of(&error)
+impl From<backend::Error> for Fault {
+    fn from(error: backend::Error) -> Self {
+        let fault = Self::of(&error);
+        match error.remedy() {
+            Some(remedy) => fault.hint(remedy),
+            None => fault,
+        }
     }
 }
 
@@ -138,7 +158,7 @@ impl From<input::Error> for Fault {
     fn from(error: input::Error) -> Self {
         let fault = Self::of(&error);
         match error {
-            input::Error::Lines(_) => fault.hint(
+            input::Error::Lines(bad) if bad.unit == input::Unit::Line => fault.hint(
                 "a line looks like {\"custom_id\":\"1\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\
                  \"body\":{\"model\":\"…\",\"messages\":[…]}}",
             ),
@@ -152,6 +172,10 @@ impl From<output::WriteError> for Fault {
         let fault = Self::of(&error);
         match error {
             output::WriteError::Foreign { .. } => fault.hint("give another file with -o, or move that one away"),
+            output::WriteError::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                let folder = path.parent().unwrap_or(&path).display().to_string();
+                fault.hint(format!("make the directory {folder} first, or give another file with -o"))
+            }
             output::WriteError::Io { .. } => fault,
         }
     }
@@ -173,6 +197,8 @@ impl From<gristmill_producer::Error> for Fault {
                 "give the new one another --name, or run its cancelled jobs with `gristmill retry {name} --status cancelled`"
             )),
             E::Simulated(_) => Self::of(&error).hint("give the new one another --name"),
+            E::NoBatches => Self::of(&error)
+                .hint("submit one with `gristmill submit FILE --name NAME`, or run one with `gristmill run FILE -o OUT`"),
             E::UnknownBatch { ref near, .. } => {
                 let hint = if near.is_empty() {
                     "`gristmill list` shows all of them".to_owned()
@@ -188,10 +214,7 @@ impl From<gristmill_producer::Error> for Fault {
 
 impl From<gristmill_worker::Error> for Fault {
     fn from(error: gristmill_worker::Error) -> Self {
-        let exit = match error {
-            gristmill_worker::Error::Provider(_) | gristmill_worker::Error::NoDeployments => Exit::Setup,
-            _ => Exit::Usage,
-        };
+        let exit = if error.is_setup_fault() { Exit::Setup } else { Exit::Usage };
         Self::of(&error).exit(exit)
     }
 }
@@ -214,6 +237,14 @@ mod tests {
             Fault::from(error).to_string(),
             "error: writing out.jsonl failed: no storage space\n\
              hint: free space on that disk and run the same command again"
+        );
+        let elsewhere = output::WriteError::Io {
+            path: "/none/out.jsonl".into(),
+            source: std::io::Error::from(std::io::ErrorKind::NotFound),
+        };
+        assert_eq!(
+            Fault::from(elsewhere).json().to_string(),
+            r#"{"error":{"exit_code":1,"hint":"make the directory /none first, or give another file with -o","message":"writing /none/out.jsonl failed: entity not found"}}"#
         );
         let unknown = gristmill_producer::Error::UnknownBatch { selector: "swep".into(), near: vec!["sweep".into()] };
         assert_eq!(Fault::from(unknown).to_string(), "error: there is no batch `swep`\nhint: did you mean sweep?");

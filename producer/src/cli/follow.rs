@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use gristmill_common::id::BatchId;
 use gristmill_common::outcome::{ResultRow, Status};
 use gristmill_common::store::Cursor;
 use gristmill_producer::output::{Files, line};
-use gristmill_producer::{Members, Producer};
+use gristmill_producer::{ByJob, Latest, Members, Producer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,7 @@ const RESUBMIT_POLL: Duration = Duration::from_millis(100);
 pub(super) enum Sink {
     /// To a pair of files.
     Files(Box<Files>),
-    /// To standard output, one line each; a later run of a job comes as a later line.
+    /// To standard output, one line each; a run that begins later comes as a later line, with its number.
     Stdout,
     /// Nowhere: they are only counted.
     Count,
@@ -38,6 +39,34 @@ pub(super) struct Counts {
     pub(super) failed: u64,
     pub(super) cancelled: u64,
     pub(super) expired: u64,
+    /// Those of them that had ended before the following began.
+    pub(super) before: u64,
+    /// Those that failed since.
+    pub(super) failed_now: u64,
+}
+
+/// How the latest run of a job ended.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    status: Status,
+    before: bool,
+}
+
+impl Ended {
+    fn failed_now(self) -> bool {
+        self.status == Status::Failed && !self.before
+    }
+}
+
+/// Which rows of a batch count.
+#[derive(Debug)]
+pub(super) struct Scope {
+    /// The jobs of the input.
+    pub(super) members: Arc<Members>,
+    /// What was replaced before the following began.
+    pub(super) latest: Latest,
+    /// When it began, by this machine's clock.
+    pub(super) since: DateTime<Utc>,
 }
 
 impl Counts {
@@ -64,24 +93,22 @@ impl Counts {
 pub(super) struct Follower {
     producer: Producer,
     batch: BatchId,
-    members: Arc<Members>,
+    scope: Scope,
     sink: Sink,
     cursor: Cursor,
-    /// By ordinal: how the job's latest run ended.
-    latest: Vec<Option<Status>>,
+    ended: ByJob<Option<Ended>>,
     counts: watch::Sender<Counts>,
-    before: Option<Counts>,
 }
 
 impl Follower {
     pub(super) fn new(
         producer: Producer,
         batch: BatchId,
-        members: Arc<Members>,
+        scope: Scope,
         sink: Sink,
         counts: watch::Sender<Counts>,
     ) -> Self {
-        Self { producer, batch, members, sink, cursor: Cursor::default(), latest: Vec::new(), counts, before: None }
+        Self { producer, batch, scope, sink, cursor: Cursor::default(), ended: ByJob::new(batch), counts }
     }
 
     /// Follows to the end of the batch; returns false if `stop` fired before.
@@ -98,7 +125,6 @@ impl Follower {
                 // What earlier runs left is out of the files as soon as everything old has been read.
                 if behind && !page.more {
                     behind = false;
-                    self.before.get_or_insert_with(|| *self.counts.borrow());
                     self.settle()?;
                 }
             }
@@ -131,17 +157,20 @@ impl Follower {
 
     fn take(&mut self, rows: &[ResultRow]) -> Result<(), Fault> {
         let mut counts = *self.counts.borrow();
-        let rows: Vec<&ResultRow> = rows.iter().filter(|row| self.members.contains(row.job_id)).collect();
+        let Scope { members, latest, since } = &self.scope;
+        let rows: Vec<&ResultRow> =
+            rows.iter().filter(|row| members.contains(row.job_id) && latest.counts(row)).collect();
         for row in &rows {
-            let ordinal = row.job_id.ordinal() as usize;
-            if ordinal >= self.latest.len() {
-                self.latest.resize(ordinal + 1, None);
-            }
+            let now = Ended { status: row.result.status, before: row.result.finished_at < *since };
             // Rows come in the order of their commits, so a later one is of a later run.
-            if let Some(before) = self.latest[ordinal].replace(row.result.status) {
-                *counts.slot(before) -= 1;
+            if let Some(earlier) = self.ended.entry(row.job_id).replace(now) {
+                *counts.slot(earlier.status) -= 1;
+                counts.before -= u64::from(earlier.before);
+                counts.failed_now -= u64::from(earlier.failed_now());
             }
-            *counts.slot(row.result.status) += 1;
+            *counts.slot(now.status) += 1;
+            counts.before += u64::from(now.before);
+            counts.failed_now += u64::from(now.failed_now());
         }
         match &mut self.sink {
             // The disk may be slow; other tasks go on meanwhile.
@@ -163,11 +192,6 @@ impl Follower {
             tokio::task::block_in_place(|| files.settle())?;
         }
         Ok(())
-    }
-
-    /// Returns how many jobs had ended when the following began; of those that ran again, only what had succeeded.
-    pub(super) fn before(&self, retried: bool) -> u64 {
-        self.before.map_or(0, |before| if retried { before.succeeded } else { before.done() })
     }
 
     /// Returns the file of errors, if there is one.

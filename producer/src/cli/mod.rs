@@ -1,7 +1,6 @@
 //! The command line: arguments, what people read, exit codes. Uses the library for everything it does.
 //!
-//! `backends` is the only file that knows which store, broker, worker and simulator there are; `ui` the only one that
-//! prints.
+//! `ui` is the only file that prints.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,18 +8,29 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+mod ask;
 mod backends;
 mod batch;
+mod call;
 mod care;
+mod check;
 mod disk;
 mod drive;
 mod fault;
+mod first;
 mod follow;
+mod jobs;
 mod look;
+mod models;
 mod place;
 mod progress;
+mod prune;
+mod reference;
 mod results;
+mod resume;
 mod run;
+mod settings;
+mod show;
 mod simulate;
 mod steer;
 mod stop;
@@ -29,6 +39,7 @@ mod summary;
 mod table;
 mod ui;
 mod watch;
+mod when;
 mod work;
 
 use fault::{Exit, Fault};
@@ -78,7 +89,7 @@ struct Global {
     /// The configuration file [env: GRISTMILL_CONFIG] [default: gristmill.yaml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Write for machines: JSON on standard output
+    /// Write for machines: JSON on standard output, errors as JSON on standard error; a worker's log in JSON
     #[arg(long, global = true)]
     json: bool,
     /// Say more; twice, say everything
@@ -95,24 +106,45 @@ enum Command {
     Run(run::Args),
     /// Submit a file of requests as a batch, for workers to run
     Submit(submit::Args),
+    /// Send one prompt through queue and worker
+    Call(call::Args),
     /// Run one worker
     Worker(work::Args),
     /// List batches
     List(look::ListArgs),
     /// Show how a batch stands
     Status(look::StatusArgs),
+    /// Show all that is known of one job: request, calls, answer or error
+    Show(show::Args),
     /// Read a batch's results
     Results(results::Args),
     /// Cancel a batch: no further call starts
     Cancel(steer::CancelArgs),
     /// Run the failed jobs of a batch again
     Retry(steer::RetryArgs),
+    /// Look at once whether paused deployments work again
+    Resume(resume::Args),
+    /// Check the database, the queue and every deployment
+    Check(check::Args),
+    /// Show which models workers serve and the configuration has
+    Models(models::Args),
+    /// Show what is configured, and where each value comes from
+    Config(settings::Args),
     /// Bring the database's schema to this version
     Migrate(care::MigrateArgs),
     /// Publish again what a broker lost
     Repair(care::RepairArgs),
+    /// Delete ended batches that are old
+    Prune(prune::Args),
     /// Stand in for an LLM provider: an OpenAI-compatible server with latency, limits and faults on demand
     Simulate(simulate::SimulateArgs),
+    /// Write completions for a shell
+    Completions(reference::CompletionsArgs),
+    /// Write a man page
+    Man(reference::ManArgs),
+    /// Write a page of the reference
+    #[command(hide = true)]
+    Reference(reference::ReferenceArgs),
 }
 
 /// Runs the program.
@@ -129,21 +161,29 @@ pub(crate) fn main() -> ExitCode {
         (true, _) => "error",
         // Nobody watches a worker but through its log.
         (false, 0) if matches!(cli.command, Command::Worker(_)) => "info",
+        // What a deployment of this process lacks is told by the progress and the end of the run.
+        (false, 0) if matches!(cli.command, Command::Run(_) | Command::Call(_)) => "warn,gristmill_worker::gate=off",
         (false, 0) => "warn",
         (false, 1) => "info",
         (false, _) => "debug",
     };
-    gristmill_common::telemetry::init(level, false);
+    let json = cli.global.json;
+    // A worker's standard error is its log, and under --json nothing else stands in it.
+    let logs_json = json && matches!(cli.command, Command::Worker(_));
+    gristmill_common::telemetry::init(level, logs_json);
+    if logs_json {
+        ui::tell_in_log();
+    }
     gristmill_worker::install_tls();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return ui::fault(&Fault::new("starting the runtime failed").because(&error)).into(),
+        Err(error) => return ui::fault(&Fault::new("starting the runtime failed").because(&error), json).into(),
     };
     let outcome = runtime.block_on(Box::pin(dispatch(cli)));
     runtime.shutdown_timeout(SHUTDOWN);
     match outcome {
         Ok(exit) => exit,
-        Err(fault) => ui::fault(&fault),
+        Err(fault) => ui::fault(&fault, json),
     }
     .into()
 }
@@ -152,21 +192,30 @@ async fn dispatch(Cli { global, command }: Cli) -> Result<Exit, Fault> {
     match command {
         Command::Run(args) => run::run(&global, args).await,
         Command::Submit(args) => submit::run(&global, args).await,
+        Command::Call(args) => call::run(&global, args).await,
         Command::Worker(args) => work::run(&global, args).await,
         Command::List(args) => look::list(&global, &args).await,
         Command::Status(args) => look::status(&global, &args).await,
+        Command::Show(args) => show::run(&global, &args).await,
         Command::Results(args) => results::run(&global, args).await,
         Command::Cancel(args) => steer::cancel(&global, &args).await,
         Command::Retry(args) => steer::retry(&global, &args).await,
+        Command::Resume(args) => resume::run(&global, &args).await,
+        Command::Check(args) => check::run(&global, &args).await,
+        Command::Models(args) => models::run(&global, &args).await,
+        Command::Config(args) => settings::run(&global, &args),
         Command::Migrate(args) => care::migrate(&global, &args).await,
         Command::Repair(args) => care::repair(&global, &args).await,
+        Command::Prune(args) => prune::run(&global, &args).await,
         Command::Simulate(args) => simulate::run(args).await,
+        Command::Completions(args) => reference::completions(&args),
+        Command::Man(args) => reference::man(&args),
+        Command::Reference(args) => reference::reference(&args),
     }
 }
 
-/// The command tree, for checks.
-#[cfg(test)]
-pub(crate) fn command() -> clap::Command {
+/// The command tree.
+fn command() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 

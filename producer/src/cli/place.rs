@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use gristmill_common::backend::Place;
 use gristmill_common::config::Config;
-use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Global;
 use super::fault::Fault;
@@ -15,15 +15,6 @@ const FILE: &str = "gristmill.db";
 /// The throw-away database of simulated runs.
 const SIMULATED: &str = "simulated.db";
 
-/// A database.
-#[derive(Debug, Clone)]
-pub(super) enum Place {
-    /// An SQLite file.
-    Sqlite(PathBuf),
-    /// A Postgres server.
-    Postgres(SecretString),
-}
-
 /// Whether the database may be new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
@@ -33,49 +24,34 @@ pub(super) enum Missing {
     Refuse,
 }
 
-impl Place {
-    /// Finds the database: `--db`, else `DATABASE_URL`, else `.gristmill/gristmill.db` here or above.
-    pub(super) fn find(global: &Global, config: &Config, missing: Missing) -> Result<Self, Fault> {
-        let path = match (&global.db, &config.database_url) {
-            (Some(path), _) => path.clone(),
-            (None, Some(url)) => match from_url(url)? {
-                Self::Sqlite(path) => path,
-                server @ Self::Postgres(_) => return Ok(server),
-            },
-            (None, None) => {
-                let here = current_directory()?;
-                match (above(&here, FILE), missing) {
-                    (Some(path), _) => path,
-                    (None, Missing::Create) => directory(&here)?.join(FILE),
-                    (None, Missing::Refuse) => return Err(nothing_here(&here)),
-                }
+/// Finds the database: `--db`, else `DATABASE_URL`, else `.gristmill/gristmill.db` here or above.
+pub(super) fn find(global: &Global, config: &Config, missing: Missing) -> Result<Place, Fault> {
+    let path = match (&global.db, &config.database_url) {
+        (Some(path), _) => path.clone(),
+        (None, Some(url)) => match Place::from_url(url)? {
+            Place::Sqlite(path) => path,
+            server @ Place::Postgres(_) => return Ok(server),
+        },
+        (None, None) => {
+            let here = current_directory()?;
+            match (above(&here, FILE), missing) {
+                (Some(path), _) => path,
+                (None, Missing::Create) => directory(&here)?.join(FILE),
+                (None, Missing::Refuse) => return Err(nothing_here(&here)),
             }
-        };
-        if missing == Missing::Refuse && !path.exists() {
-            return Err(Fault::new(format!("there is no database {}", path.display()))
-                .hint("name one that is there, or make one with `gristmill run` or `gristmill submit`"));
         }
-        Ok(Self::Sqlite(path))
+    };
+    if missing == Missing::Refuse && !path.exists() {
+        return Err(Fault::new(format!("there is no database {}", path.display()))
+            .hint("name one that is there, or make one with `gristmill run` or `gristmill submit`"));
     }
-
-    /// Returns the throw-away database of simulated runs.
-    pub(super) fn simulated() -> Result<PathBuf, Fault> {
-        Ok(directory(&current_directory()?)?.join(SIMULATED))
-    }
+    Ok(Place::Sqlite(path))
 }
 
-fn from_url(url: &SecretString) -> Result<Place, Fault> {
-    let text = url.expose_secret();
-    match text.split_once(':') {
-        Some(("postgres" | "postgresql", _)) => Ok(Place::Postgres(url.clone())),
-        Some(("sqlite", path)) if !path.trim_start_matches("//").is_empty() => {
-            Ok(Place::Sqlite(path.strip_prefix("//").unwrap_or(path).into()))
-        }
-        _ => Err(Fault::new("DATABASE_URL is neither a Postgres nor an SQLite address")
-            .hint("write postgres://user:password@host:5432/database, or sqlite:PATH")),
-    }
+/// Returns the throw-away database of simulated runs.
+pub(super) fn simulated() -> Result<PathBuf, Fault> {
+    Ok(directory(&current_directory()?)?.join(SIMULATED))
 }
-
 fn current_directory() -> Result<PathBuf, Fault> {
     std::env::current_dir().map_err(|error| Fault::new("the current directory cannot be read").because(&error))
 }
@@ -110,27 +86,6 @@ fn nothing_here(here: &Path) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls_name_a_back_end() {
-        let kind = |text: &str| match from_url(&text.to_owned().into()) {
-            Ok(Place::Sqlite(path)) => path.display().to_string(),
-            Ok(Place::Postgres(_)) => "server".to_owned(),
-            Err(_) => "refused".to_owned(),
-        };
-        for (text, expected) in [
-            ("postgres://u:p@h/d", "server"),
-            ("postgresql://h", "server"),
-            ("sqlite:a/b.db", "a/b.db"),
-            ("sqlite:///var/b.db", "/var/b.db"),
-            ("sqlite://b.db", "b.db"),
-            ("sqlite:", "refused"),
-            ("mysql://h", "refused"),
-            ("b.db", "refused"),
-        ] {
-            assert_eq!(kind(text), expected, "{text}");
-        }
-    }
 
     #[test]
     fn the_database_is_found_upwards_like_git() {

@@ -1,23 +1,23 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gristmill_common::config::Overrides;
+use gristmill_common::backend::Need;
+use gristmill_common::clock::{Clock as _, SystemClock};
 use gristmill_common::id::BatchId;
 use gristmill_common::outcome::{ResultRow, Status};
 use gristmill_common::store::Cursor;
 use gristmill_producer::output::{Files, line};
-use gristmill_producer::{Members, Producer};
+use gristmill_producer::{Latest, Members, Producer};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Global;
-use super::backends::{self, Backend, Need};
+use super::backends;
 use super::batch::paths;
 use super::fault::{Exit, Fault};
-use super::follow::{Counts, Follower, Sink};
-use super::place::{Missing, Place};
+use super::follow::{Counts, Follower, Scope, Sink};
 use super::stop::Stop;
-use super::table::count;
+use super::table::plural;
 use super::ui;
 
 /// Rows of one read.
@@ -30,7 +30,10 @@ Examples:
   gristmill results sweep-7                    a line of text for each result
   gristmill results sweep-7 -o out.jsonl       as files, errors in out.errors.jsonl
   gristmill results sweep-7 --json --follow    OpenAI Batch lines, as they come
-  gristmill results sweep-7 --json --cursor 0-1000 --limit 500";
+  gristmill results sweep-7 --json --cursor 0-1000 --limit 500
+
+Each custom_id stands once, with the latest run of its job. With --follow, --cursor or --limit results come as they were
+written: a later run is a line of its own, and says which run it is.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -56,16 +59,20 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
-    let config = backends::config(global, Overrides::default(), None)?;
-    let place = Place::find(global, &config, Missing::Refuse)?;
-    let producer = Backend::open(&place, &config, Need::Store).await?.producer();
+    let producer = Producer::on(&backends::existing(global, Need::Store).await?);
     let batch = producer.batch(&Producer::selector(&args.batch)).await?;
     let stop = Stop::on_signals("stopping")?.drain;
+    let mut latest = Latest::default();
+    let as_written = args.output.as_deref().is_none_or(|output| output == Path::new("-"))
+        && (args.follow || args.cursor.is_some() || args.limit.is_some());
+    if !as_written {
+        latest.learn_results(&producer, batch.id, true).await?;
+    }
     if let Some(paths) = args.output.as_deref().and_then(|output| paths(output, args.combined)) {
         let files = Box::new(Files::create(&paths, batch.id)?);
         let counts = watch::Sender::new(Counts::default());
-        let members = Arc::new(Members::all());
-        let mut follower = Follower::new(producer, batch.id, members, Sink::Files(files), counts.clone());
+        let scope = Scope { members: Arc::new(Members::all()), latest, since: SystemClock.now() };
+        let mut follower = Follower::new(producer, batch.id, scope, Sink::Files(files), counts.clone());
         if args.follow {
             let submitted = CancellationToken::new();
             submitted.cancel();
@@ -77,11 +84,15 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
         }
         let (counts, errors) = (*counts.borrow(), follower.errors_path());
         let beside = errors.map(|path| format!(", errors in {}", path.display())).unwrap_or_default();
-        ui::tell(&format!("{} results in {}{beside}", count(counts.done()), paths.answers.display()));
+        ui::tell(&format!("{} in {}{beside}", plural(counts.done(), "result"), paths.answers.display()));
         return Ok(Exit::Success);
     }
     let machine = global.json || args.output.is_some();
-    let (cursor, more) = print(&producer, batch.id, &args, machine, &stop).await?;
+    let text = |rows: &[ResultRow]| -> Vec<u8> {
+        let rows = rows.iter().filter(|row| latest.counts(row));
+        rows.flat_map(|row| if machine { line(row) } else { brief(row).into_bytes() }).collect()
+    };
+    let (cursor, more) = print(&producer, batch.id, &args, text, &stop).await?;
     if global.json {
         ui::tell(&serde_json::json!({ "cursor": cursor.to_string(), "more": more }).to_string());
     } else if more {
@@ -95,12 +106,9 @@ async fn print(
     producer: &Producer,
     batch: BatchId,
     args: &Args,
-    machine: bool,
+    text: impl Fn(&[ResultRow]) -> Vec<u8>,
     stop: &CancellationToken,
 ) -> Result<(Cursor, bool), Fault> {
-    let text = |rows: &[ResultRow]| -> Vec<u8> {
-        rows.iter().flat_map(|row| if machine { line(row) } else { brief(row).into_bytes() }).collect()
-    };
     let mut cursor = args.cursor.unwrap_or_default();
     if args.follow {
         let mut reader = producer.subscribe(batch, cursor, stop.clone());
@@ -137,5 +145,6 @@ fn brief(row: &ResultRow) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     };
-    format!("{:<9}  {}  {shown}\n", row.result.status, row.custom_id)
+    let run = if row.run > 1 { format!(" (run {})", row.run) } else { String::new() };
+    format!("{:<9}  {}{run}  {shown}\n", row.result.status, row.custom_id)
 }

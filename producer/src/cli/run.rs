@@ -2,15 +2,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use gristmill_common::backend::{Backend, Need};
 use gristmill_common::config::Overrides;
-use gristmill_common::job::JobOptions;
 
 use super::Global;
-use super::backends::{self, Backend, Need};
+use super::backends;
 use super::batch::BatchArgs;
 use super::drive::{Drive, Output};
 use super::fault::{Exit, Fault};
-use super::place::{Missing, Place};
+use super::first;
+use super::place::{self, Missing};
 use super::progress::Style;
 use super::stop::Stop;
 
@@ -19,6 +20,8 @@ Examples:
   gristmill run prompts.jsonl -o out.jsonl
   gristmill run prompts.jsonl -o out.jsonl --simulate
   gristmill run prompts.jsonl -o out.jsonl --retry-failed
+  gristmill run questions.csv -o out.jsonl --prompt-column question --model gpt-4o --set temperature=0,0.7
+  gristmill run prompts.jsonl --limit 1 --dry-run
   gristmill run -i in.jsonl -o out.jsonl --model llama --api-base http://localhost:8000/v1
 
 The key comes from OPENAI_API_KEY, or from gristmill.yaml.
@@ -33,8 +36,8 @@ pub(super) struct Args {
     #[command(flatten)]
     batch: BatchArgs,
     /// Write answers to this file as they come, errors beside it; `-` writes both to standard output
-    #[arg(long, short = 'o', visible_alias = "output-file", value_name = "FILE")]
-    output: PathBuf,
+    #[arg(long, short = 'o', visible_alias = "output-file", value_name = "FILE", required_unless_present = "dry_run")]
+    output: Option<PathBuf>,
     /// Errors into the same file as answers
     #[arg(long)]
     combined: bool,
@@ -50,9 +53,6 @@ pub(super) struct Args {
     /// Retries after the first call [default: 5]
     #[arg(long, value_name = "N")]
     num_retries: Option<u16>,
-    /// Run jobs again that failed, expired or were cancelled before
-    #[arg(long)]
-    retry_failed: bool,
     /// How progress is shown
     #[arg(long, value_enum, default_value = "auto")]
     progress: Style,
@@ -60,7 +60,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let started = Instant::now();
-    let checked = args.batch.check(JobOptions::default()).await?;
+    let checked = args.batch.check(global, None).await?;
     let simulator = if args.simulate { Some(backends::simulator().await?) } else { None };
     let overrides = Overrides::default()
         .set("api_base", args.api_base)
@@ -69,23 +69,32 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let config = backends::config(global, overrides, simulator.as_ref())?;
     let models: Vec<Arc<str>> = checked.models.keys().cloned().collect();
     let deployments = backends::deployments(&config, &models)?;
-    let spec = args.batch.spec(&checked, args.simulate);
+    let spec = args.batch.spec(&checked, args.simulate)?;
+    first::check_endpoints(&checked, &deployments)?;
+    let Some(output) = args.output.as_deref().filter(|_| !args.batch.dry_run) else {
+        return first::dry_run(global, &checked, &deployments).await;
+    };
+    if !args.simulate {
+        first::examine_deployments(global, &checked, &deployments).await?;
+    }
     let stop = Stop::on_signals(
         "stopping: running calls finish and are saved, the same command goes on later; once more to stop at once",
     )?;
     let backend = if args.simulate {
-        Backend::simulated(&Place::simulated()?).await?
+        Backend::throw_away(&place::simulated()?).await?
     } else {
-        Backend::open(&Place::find(global, &config, Missing::Create)?, &config, Need::Work).await?
+        backends::open(&place::find(global, &config, Missing::Create)?, &config, Need::Work).await?
     };
-    let worker = backend.worker(&config, deployments)?;
+    let worker = gristmill_worker::Options::from_config(&config, &backend, deployments)?;
     let drive = Drive {
         global,
         backend: &backend,
         checked: &checked,
         spec,
-        output: Output::new(&args.output, args.combined),
-        retry_failed: args.retry_failed,
+        output: Output::new(output, args.combined),
+        retry_failed: args.batch.retry_failed,
+        append: args.batch.append,
+        fail_fast: args.batch.fail_fast,
         style: args.progress,
         stop: &stop,
         started,

@@ -1,14 +1,13 @@
 //! Steering: cancel, retry.
 
-use gristmill_common::config::Overrides;
+use gristmill_common::backend::Need;
 use gristmill_common::outcome::Status;
 use gristmill_producer::Producer;
 
 use super::Global;
-use super::backends::{self, Backend, Need};
+use super::backends;
 use super::fault::{Exit, Fault};
-use super::place::{Missing, Place};
-use super::table::count;
+use super::table::plural;
 use super::ui;
 
 const CANCEL_EXAMPLES: &str = "\
@@ -29,7 +28,7 @@ pub(super) async fn cancel(global: &Global, args: &CancelArgs) -> Result<Exit, F
     if global.json {
         ui::json(&serde_json::json!({ "batch": batch.name, "id": batch.id, "cancelled": cancelled }))?;
     } else if cancelled {
-        ui::line(&format!("{}: cancelled; running calls finish, {} jobs were open", batch.name, count(batch.open())))?;
+        ui::line(&format!("{}: cancelled; running calls finish, open: {}", batch.name, plural(batch.open(), "job")))?;
     } else {
         ui::line(&format!("{}: has ended already, nothing to cancel", batch.name))?;
     }
@@ -58,15 +57,14 @@ pub(super) async fn retry(global: &Global, args: &RetryArgs) -> Result<Exit, Fau
         ui::json(&serde_json::json!({ "batch": batch.name, "id": batch.id, "retried": opened }))?;
     } else {
         let statuses: Vec<&str> = args.status.iter().map(|status| status.as_str()).collect();
-        ui::line(&format!("{}: {} {} jobs run again", batch.name, count(opened), statuses.join(" or ")))?;
+        let jobs = plural(opened, &format!("{} job", statuses.join(" or ")));
+        ui::line(&format!("{}: to run again: {jobs}", batch.name))?;
     }
     Ok(Exit::Success)
 }
 
 async fn open(global: &Global, batch: &str) -> Result<(Producer, gristmill_common::batch::Batch), Fault> {
-    let config = backends::config(global, Overrides::default(), None)?;
-    let place = Place::find(global, &config, Missing::Refuse)?;
-    let producer = Backend::open(&place, &config, Need::Store).await?.producer();
+    let producer = Producer::on(&backends::existing(global, Need::Store).await?);
     let batch = producer.batch(&Producer::selector(batch)).await?;
     Ok((producer, batch))
 }

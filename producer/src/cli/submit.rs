@@ -1,25 +1,27 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use gristmill_common::backend::{Backend, Need};
 use gristmill_common::config::{Overrides, nearest};
-use gristmill_common::job::JobOptions;
 use gristmill_producer::input::Checked;
 
 use super::Global;
-use super::backends::{self, Backend, Need};
+use super::backends;
 use super::batch::{BatchArgs, describe};
 use super::drive::{Drive, Output};
 use super::fault::{Exit, Fault};
-use super::place::{Missing, Place};
+use super::first;
+use super::place::{self, Missing};
 use super::progress::Style;
 use super::stop::Stop;
-use super::table::count;
+use super::table::plural;
 use super::ui;
 
 const EXAMPLES: &str = "\
 Examples:
   gristmill submit prompts.jsonl --name sweep-7
   gristmill submit prompts.jsonl --name sweep-7 --wait -o out.jsonl
+  gristmill submit more.jsonl --name sweep-7 --append
   generate | gristmill submit - --model gpt-4o --priority bulk";
 
 #[derive(Debug, clap::Args)]
@@ -46,17 +48,22 @@ pub(super) struct Args {
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let started = Instant::now();
-    let options = JobOptions { num_retries: args.num_retries, ..JobOptions::default() };
-    let checked = args.batch.check(options).await?;
+    let follows = args.wait || args.output.is_some();
+    if args.batch.fail_fast.is_some() && !follows {
+        return Err(Fault::new("--fail-fast needs somebody to watch").hint("give --wait or -o as well"));
+    }
+    let checked = args.batch.check(global, args.num_retries).await?;
     let config = backends::config(global, Overrides::default(), None)?;
-    let place = Place::find(global, &config, Missing::Create)?;
-    let spec = args.batch.spec(&checked, false);
+    let spec = args.batch.spec(&checked, false)?;
+    if args.batch.dry_run {
+        return first::dry_run(global, &checked, &[]).await;
+    }
+    let place = place::find(global, &config, Missing::Create)?;
     let stop = Stop::on_signals("stopping the submission; what is submitted goes on")?;
-    let backend = Backend::open(&place, &config, Need::Queue).await?;
+    let backend = backends::open(&place, &config, Need::Queue).await?;
     if !global.quiet {
         warn_of_unserved(&backend, &checked).await?;
     }
-    let follows = args.wait || args.output.is_some();
     let output = match &args.output {
         Some(path) => Output::new(path, args.combined),
         None => Output::Count,
@@ -67,7 +74,9 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
         checked: &checked,
         spec,
         output,
-        retry_failed: false,
+        retry_failed: args.batch.retry_failed,
+        append: args.batch.append,
+        fail_fast: args.batch.fail_fast,
         style: args.progress,
         stop: &stop,
         started,
@@ -80,13 +89,16 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let submitted = drive.submit_only().await;
     backend.close().await;
     let submitted = submitted?;
+    if submitted.batch.cancel_requested_at.is_some() {
+        return Err(gristmill_producer::Error::Cancelled(submitted.batch.name).into());
+    }
     if global.json {
         ui::json(&serde_json::json!({
             "batch": submitted.batch.name, "id": submitted.batch.id, "recorded": submitted.recorded_now,
             "already_there": submitted.already_there, "changed": submitted.changed,
         }))?;
     } else {
-        ui::line(&describe(&submitted))?;
+        ui::line(&describe(&submitted, args.batch.append))?;
         if !global.quiet {
             let name = &submitted.batch.name;
             ui::tell(&format!("look: gristmill status {name} · results: gristmill results {name} --follow"));
@@ -110,8 +122,8 @@ async fn warn_of_unserved(backend: &Backend, checked: &Checked) -> Result<(), Fa
     for (model, jobs) in checked.models.iter().filter(|(model, _)| !served.contains(&&***model)) {
         let hint = nearest(model, served.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
         ui::tell(&format!(
-            "warning: no worker serves `{model}` now, its {} jobs wait{}",
-            count(*jobs),
+            "warning: no worker serves `{model}` now, the model of {}{}",
+            plural(*jobs, "job"),
             hint.unwrap_or_default()
         ));
     }

@@ -21,8 +21,6 @@ pub(super) struct Summary {
     /// Jobs of the input.
     pub(super) total: u64,
     pub(super) counts: Counts,
-    /// Jobs that had ended before.
-    pub(super) before: u64,
     /// Whether everything was submitted and has ended.
     pub(super) complete: bool,
     /// Whether this process worked the batch.
@@ -45,7 +43,7 @@ struct Machine<'a> {
     cancelled: u64,
     expired: u64,
     seconds: f64,
-    cost_usd: f64,
+    cost_usd: Option<f64>,
     simulated: bool,
     output: Option<String>,
     errors_output: Option<String>,
@@ -80,13 +78,8 @@ impl Summary {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-    fn cost_usd(&self) -> f64 {
-        self.batch.cost_pico_usd as f64 / 1e12
-    }
-
     fn text(&self, fault: bool) -> String {
-        let Counts { succeeded, failed, cancelled, expired } = self.counts;
+        let Counts { succeeded, failed, cancelled, expired, before, .. } = self.counts;
         let mut text = format!("{}: {} of {} succeeded", self.batch.name, count(succeeded), count(self.total));
         for (number, name) in [(failed, "failed"), (cancelled, "cancelled"), (expired, "expired")] {
             if number > 0 {
@@ -95,16 +88,16 @@ impl Summary {
         }
         let seconds = self.elapsed.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-        let rate = self.counts.done().saturating_sub(self.before) as f64 / seconds.max(0.001);
-        if self.before > 0 {
-            text.push_str(&format!("; {} were done before", count(self.before)));
+        let rate = self.counts.done().saturating_sub(before) as f64 / seconds.max(0.001);
+        if before > 0 {
+            text.push_str(&format!("; {} done before", count(before)));
         }
         text.push_str(&format!("; {}", duration(self.elapsed)));
         if rate >= 0.1 {
             text.push_str(&format!(", {rate:.1}/s"));
         }
-        if self.batch.cost_pico_usd > 0 {
-            text.push_str(&format!(", {}", money(self.cost_usd())));
+        if let Some(usd) = self.batch.cost_usd().filter(|usd| *usd > 0.0) {
+            text.push_str(&format!(", {}", money(usd)));
         }
         if self.batch.simulated {
             text.push_str(", simulated");
@@ -134,20 +127,20 @@ impl Summary {
     }
 
     fn machine(&self) -> Machine<'_> {
-        let Counts { succeeded, failed, cancelled, expired } = self.counts;
+        let Counts { succeeded, failed, cancelled, expired, before, .. } = self.counts;
         let show = |path: &PathBuf| path.display().to_string();
         Machine {
             batch: &self.batch.name,
             id: self.batch.id.to_string(),
             complete: self.complete,
             total: self.total,
-            before: self.before,
+            before,
             succeeded,
             failed,
             cancelled,
             expired,
             seconds: self.elapsed.as_secs_f64(),
-            cost_usd: self.cost_usd(),
+            cost_usd: self.batch.cost_usd(),
             simulated: self.batch.simulated,
             output: match &self.output {
                 Output::Files(paths) => Some(show(&paths.answers)),

@@ -34,6 +34,19 @@ pub(super) fn ago(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     format!("{} ago", duration((now - then).to_std().unwrap_or_default()))
 }
 
+/// Writes when something will be.
+pub(super) fn soon(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    match (then - now).to_std() {
+        Ok(wait) if !wait.is_zero() => format!("in {}", duration(wait)),
+        _ => "now".to_owned(),
+    }
+}
+
+/// Writes a count of things whose plural ends in s.
+pub(super) fn plural(number: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// Writes dollars: cents from one dollar on, four digits that count below.
 pub(super) fn money(usd: f64) -> String {
     if usd >= 1.0 {
@@ -43,6 +56,11 @@ pub(super) fn money(usd: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 12")]
     let decimals = decimals.clamp(2.0, 12.0) as usize;
     format!("${usd:.decimals$}")
+}
+
+/// Writes a cost that may not be known.
+pub(super) fn cost(usd: Option<f64>) -> String {
+    usd.map_or_else(|| "unknown".to_owned(), money)
 }
 
 /// Lays rows out in columns; the first row is the heading.
@@ -76,6 +94,7 @@ mod tests {
             [0.0, 12.345, 0.5, 0.01234, 0.000_045_6].map(money),
             ["$0.00", "$12.35", "$0.500", "$0.0123", "$0.0000456"]
         );
+        assert_eq!([None, Some(0.0)].map(cost), ["unknown", "$0.00"]);
     }
 
     #[test]

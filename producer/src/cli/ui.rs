@@ -1,14 +1,23 @@
 //! Everything that is printed: results on standard output, all else on standard error.
 
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::ProgressBar;
 
 use super::fault::{Exit, Fault};
 
+/// Whether what is told goes to the log, because a machine reads standard error.
+static LOGGED: AtomicBool = AtomicBool::new(false);
+
 /// The bar on the terminal, which steps aside for every line.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Puts what is told from now on into the log.
+pub(super) fn tell_in_log() {
+    LOGGED.store(true, Ordering::Relaxed);
+}
 
 /// Says which bar is on the terminal now.
 pub(super) fn set_bar(bar: Option<ProgressBar>) {
@@ -38,6 +47,14 @@ pub(super) fn json(value: &impl serde::Serialize) -> Result<bool, Fault> {
 
 /// Tells people something; where standard error is closed, nobody listens.
 pub(super) fn tell(text: &str) {
+    if LOGGED.load(Ordering::Relaxed) {
+        tracing::info!("{text}");
+        return;
+    }
+    write(text);
+}
+
+fn write(text: &str) {
     let write = || {
         let _ = writeln!(io::stderr().lock(), "{text}");
     };
@@ -47,8 +64,8 @@ pub(super) fn tell(text: &str) {
     }
 }
 
-/// Tells what went wrong and what to do; returns how the program ends.
-pub(super) fn fault(fault: &Fault) -> Exit {
-    tell(&fault.to_string());
+/// Tells what went wrong and what to do, as one line of JSON if a machine reads; returns how the program ends.
+pub(super) fn fault(fault: &Fault, json: bool) -> Exit {
+    write(&if json { fault.json().to_string() } else { fault.to_string() });
     fault.exit
 }

@@ -12,14 +12,19 @@ use gristmill_common::store::{DeploymentReport, Store};
 use super::disk;
 use super::drive::{Drive, Shared};
 use super::fault::{Exit, Fault};
-use super::progress::{Progress, View};
+use super::progress::{Progress, View, top_error};
+use super::table::plural;
+use super::when::FailFast;
 
 /// How often progress is shown.
 const SHOW_EVERY: Duration = Duration::from_millis(250);
 /// How often the database is asked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often errors are counted, which reads every failed row.
+/// How often errors are counted, which reads every failed row; and how often while they are few.
 const ERRORS_EVERY: Duration = Duration::from_secs(10);
+const FEW_ERRORS_EVERY: Duration = Duration::from_secs(1);
+/// Failed rows that are few.
+const FEW_ERRORS: u64 = 2_000;
 /// How long a look may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long nothing may end before the disk is looked at, and between two looks.
@@ -50,6 +55,10 @@ pub(super) struct Watch {
     file: Option<PathBuf>,
     full_since: Option<Instant>,
     disk_checked: Option<Instant>,
+    /// Jobs of the input, and those of the batch that it comes beside.
+    jobs: u64,
+    beside: u64,
+    fail_fast: Option<FailFast>,
 }
 
 impl Watch {
@@ -61,7 +70,7 @@ impl Watch {
             models: drive.models().cloned().collect(),
             in_process,
             progress: Progress::new(drive.style, drive.global),
-            view: View { total: drive.checked.jobs, ..View::default() },
+            view: View { batch: drive.spec.name.clone(), total: drive.checked.jobs, ..View::default() },
             paused: Vec::new(),
             in_flight: 0,
             stuck: Stuck::default(),
@@ -70,6 +79,9 @@ impl Watch {
             file: drive.backend.file.clone(),
             full_since: None,
             disk_checked: None,
+            jobs: drive.checked.jobs,
+            beside: shared.beside,
+            fail_fast: drive.fail_fast,
         }
     }
 
@@ -85,12 +97,19 @@ impl Watch {
             // A database that does not answer is told by those who need it.
             let _ = tokio::time::timeout(LOOK_TIMEOUT, self.look(batch, counts.unsuccessful())).await;
         }
-        self.view.fill(&submission, &self.paused);
+        self.view.fill(&submission, self.note(counts.succeeded));
         if self.full_since.is_some() {
-            self.view.waits_for = Some("no space is left on the disk of the database: free some".to_owned());
+            self.view.waiting_for = Some("no space is left on the disk of the database: free some".to_owned());
         }
-        (self.view.done, self.view.failed) = (counts.done(), counts.unsuccessful());
+        (self.view.done, self.view.before) = (counts.done(), counts.before);
+        (self.view.succeeded, self.view.failed) = (counts.succeeded, counts.unsuccessful());
+        self.view.total = Shared::total(self.beside, self.jobs, submission.already_there);
         self.progress.show(&mut self.view);
+        if let (Some(batch), Some(limit)) = (submission.batch, self.fail_fast)
+            && limit.is_reached(counts.failed_now, counts.done().saturating_sub(counts.before))
+        {
+            return Some(self.give_up(batch, counts.failed_now).await);
+        }
         if !self.in_process {
             return None;
         }
@@ -103,6 +122,33 @@ impl Watch {
             return None;
         }
         self.check_disk().await
+    }
+
+    /// Ends a batch of which too much fails; others than this process are told by cancelling it.
+    async fn give_up(&mut self, batch: BatchId, failed: u64) -> Fault {
+        self.fail_fast = None;
+        let fault =
+            Fault::new(format!("stopped by --fail-fast: {} failed", plural(failed, "job"))).exit(Exit::SomeFailed);
+        if self.in_process {
+            return fault.hint(
+                "look at the errors; the same command goes on, with those that failed if --retry-failed is given",
+            );
+        }
+        match self.store.cancel(batch).await {
+            Ok(_) => fault.hint(format!(
+                "the batch is cancelled; `gristmill retry {batch} --status cancelled` takes it up again"
+            )),
+            Err(error) => fault.because(&error).hint(format!("it goes on; `gristmill cancel {batch}` stops it")),
+        }
+    }
+
+    /// Says which deployment is paused; why, only if the run's end will not tell it.
+    fn note(&self, succeeded: u64) -> Option<String> {
+        let report = self.paused.first()?;
+        if self.in_process && patience(report.class.as_deref(), succeeded).is_some() {
+            return Some(format!("deployment {} answers no call, trying again", report.deployment));
+        }
+        report.reason()
     }
 
     /// Finds out whether nothing ends because the embedded database has no room: that is waited for a while only.
@@ -128,23 +174,21 @@ impl Watch {
 
     async fn look(&mut self, batch: BatchId, failed: u64) -> gristmill_common::store::Result<()> {
         let found = self.store.batch(&gristmill_common::store::BatchSelector::Id(batch)).await?;
-        if let Some(found) = found {
-            #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-            let cost_usd = found.cost_pico_usd as f64 / 1e12;
-            self.view.cost_usd = cost_usd;
-        }
-        let progress = self.store.progress(batch).await?;
-        (self.view.running, self.view.waiting) = (progress.held, progress.waiting);
+        self.view.cost_usd = found.and_then(|found| found.cost_usd());
+        let held = self.store.progress(batch).await?.held;
         let workers = self.store.workers().await?;
         let alive = workers.iter().filter(|worker| worker.alive);
         self.in_flight = alive.clone().map(|worker| u64::from(worker.in_flight)).sum();
         self.view.workers = alive.count() as u64;
+        // What is held may wait for its turn, and what is called may be another batch's.
+        self.view.running = held.min(self.in_flight);
         self.paused = self.store.paused_deployments().await?;
         self.paused.retain(|report| self.models.contains(report.group.as_str()));
-        if failed > 0 && self.counted.is_none_or(|counted| counted.elapsed() >= ERRORS_EVERY) {
+        let every = if failed <= FEW_ERRORS { FEW_ERRORS_EVERY } else { ERRORS_EVERY };
+        if failed > 0 && self.counted.is_none_or(|counted| counted.elapsed() >= every) {
             self.counted = Some(Instant::now());
             let errors = self.store.errors(batch, 1).await?;
-            self.view.top_error = errors.first().map(|top| format!("{} × {}: {}", top.count, top.class, top.example));
+            self.view.top_error = errors.first().map(top_error);
         }
         Ok(())
     }
@@ -174,9 +218,7 @@ impl Stuck {
         let since = *self.since.get_or_insert_with(Instant::now);
         (since.elapsed() >= patience(report.class.as_deref(), succeeded)?).then(|| fault(report))
     }
-}
 
-impl Stuck {
     fn still_for(&self) -> Duration {
         self.last_end.map_or(Duration::ZERO, |last_end| last_end.elapsed())
     }
@@ -196,8 +238,8 @@ fn patience(class: Option<&str>, succeeded: u64) -> Option<Duration> {
 }
 
 fn fault(report: &DeploymentReport) -> Fault {
-    let reason = report.paused.as_deref().unwrap_or("it does not work");
-    Fault::new(format!("deployment {}: {reason}", report.deployment))
+    let reason = report.reason().unwrap_or_else(|| format!("deployment {} does not work", report.deployment));
+    Fault::new(reason)
         .hint("no job failed and nothing is lost: put it right and run the same command again")
         .exit(Exit::Setup)
 }
@@ -210,7 +252,7 @@ mod tests {
         vec![DeploymentReport {
             deployment: "gpt-4o".into(),
             group: "gpt-4o".into(),
-            paused: Some("401 AuthenticationError: no; set OPENAI_API_KEY to a valid key".into()),
+            paused: Some("set OPENAI_API_KEY to a valid key (401 AuthenticationError: no)".into()),
             class: Some(class.into()),
         }]
     }

@@ -1,9 +1,10 @@
+use gristmill_common::backend::Need;
 use gristmill_common::config::Overrides;
 
 use super::Global;
-use super::backends::{self, Backend, Need};
+use super::backends;
 use super::fault::{Exit, Fault};
-use super::place::{Missing, Place};
+use super::place::{self, Missing};
 use super::stop::Stop;
 use super::ui;
 
@@ -29,28 +30,35 @@ pub(super) struct Args {
     /// Retries after the first call
     #[arg(long, value_name = "N")]
     num_retries: Option<u16>,
+    /// Answer `GET /live` and `GET /ready` there, such as 127.0.0.1:8787 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    health_listen: Option<String>,
 }
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let overrides = Overrides::default()
         .set("api_base", args.api_base)
         .set("concurrency", args.concurrency.map(|number| number.to_string()))
-        .set("num_retries", args.num_retries.map(|number| number.to_string()));
+        .set("num_retries", args.num_retries.map(|number| number.to_string()))
+        .set("health_listen", args.health_listen);
     let config = backends::config(global, overrides, None)?;
     let deployments =
         if args.model.is_empty() { config.deployments()? } else { backends::deployments(&config, &args.model)? };
     if deployments.is_empty() {
         return Err(Fault::from(gristmill_worker::Error::NoDeployments));
     }
-    let place = Place::find(global, &config, Missing::Create)?;
+    let place = place::find(global, &config, Missing::Create)?;
     let stop = Stop::on_signals("stopping: running calls finish first; once more to stop at once")?;
-    let backend = Backend::open(&place, &config, Need::Work).await?;
+    let backend = backends::open(&place, &config, Need::Work).await?;
     if !global.quiet {
         let serves: Vec<String> =
             deployments.iter().map(|deployment| format!("{} ({})", deployment.group, deployment.provider)).collect();
         ui::tell(&format!("worker: serves {}; up to {} calls at once", serves.join(", "), config.concurrency));
     }
-    let options = backend.worker(&config, deployments)?;
+    let options = gristmill_worker::Options {
+        health_listen: config.health_listen,
+        ..gristmill_worker::Options::from_config(&config, &backend, deployments)?
+    };
     let abort = stop.abort.clone();
     tokio::select! {
         outcome = gristmill_worker::run(options, stop.drain.clone(), stop.abort.clone()) => outcome?,

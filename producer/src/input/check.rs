@@ -1,178 +1,170 @@
 //! The two passes: every line is checked, then the lines become jobs.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use gristmill_common::job::JobOptions;
 use tokio::sync::mpsc;
 
-use super::line::{self, Bad, Request};
-use super::reader::{Lines, Next};
-use super::{BadLine, BadLines, Error, MAX_LINE_BYTES, SHOWN_LINES, Source};
+use super::duplicate::{self, Duplicates, Ids};
+use super::line::Bad;
+use super::requests::{Item, Requests};
+use super::sweep::Sweep;
+use super::{BadLine, BadLines, Error, SHOWN_LINES, Source};
 use crate::submit::NewJob;
 
 /// Most different models of one input; more are a mistake.
 const MAX_MODELS: usize = 1_000;
-/// Most hashes that occur twice and are looked at again; beyond, they are too many to be chance.
-const MAX_VERIFIED: usize = 10_000;
 /// Jobs that are handed over at once at most.
 const HANDOVER_JOBS: usize = 256;
-/// Bytes of lines that are handed over at once at most.
+/// Bytes of bodies that are handed over at once at most.
 const HANDOVER_BYTES: usize = 1024 * 1024;
+/// Keys that mean a parameter where they stand in a body; beside a plain prompt they are metadata, which may surprise.
+const PARAMETERS: [&str; 12] = [
+    "frequency_penalty",
+    "max_completion_tokens",
+    "max_tokens",
+    "n",
+    "presence_penalty",
+    "reasoning_effort",
+    "response_format",
+    "seed",
+    "stop",
+    "temperature",
+    "tools",
+    "top_p",
+];
 
 /// What holds for every line of an input.
 #[derive(Debug, Clone, Default)]
 pub struct Defaults {
-    /// The model group that answers all lines, whatever they name.
-    pub model: Option<Arc<str>>,
+    /// What is made of each line.
+    pub sweep: Sweep,
     /// Options of every job.
     pub options: JobOptions,
+    /// The key or column of plain prompts. Default `prompt`; where it is given, an input that is no JSON is CSV.
+    pub prompt_column: Option<String>,
+    /// Leaves out lines that cannot be sent.
+    pub skip_invalid: bool,
+    /// Reads only so many requests.
+    pub limit: Option<u64>,
 }
 
-/// An input of which every line can be sent.
+/// An input of which every line can be sent, or is left out.
 #[derive(Debug)]
 pub struct Checked {
     source: Arc<Source>,
-    defaults: Defaults,
-    /// How many requests it holds.
+    defaults: Arc<Defaults>,
+    /// Lines that are left out since their custom id is on an earlier one, in order.
+    repeated: Arc<[u64]>,
+    /// How many jobs it makes.
     pub jobs: u64,
-    /// How many requests ask for each model group.
+    /// How many jobs ask for each model group.
     pub models: BTreeMap<Arc<str>, u64>,
+    /// The APIs that are asked for.
+    pub endpoints: BTreeSet<&'static str>,
+    /// The lines that are left out, if any.
+    pub skipped: Option<BadLines>,
+    /// Keys that look like parameters and are kept as metadata.
+    pub unsent: BTreeSet<&'static str>,
 }
 
 /// Checks every line of an input. Blocks.
 ///
 /// # Errors
 ///
-/// [`Error::Lines`] with every bad line counted and the first ones told; [`Error::Kind`] if there is no line at all.
+/// [`Error::Lines`] with every bad line counted and the first ones told, unless they are to be left out and others remain;
+/// [`Error::Kind`] if there is no line at all.
 pub fn check(source: Source, defaults: Defaults) -> Result<Checked, Error> {
-    let mut lines = Lines::new(source.reader()?);
-    let mut text = Vec::new();
-    let mut bad = Bads::default();
-    let mut hashes = Vec::new();
-    let mut models: BTreeMap<Arc<str>, u64> = BTreeMap::new();
-    let mut count = 0;
-    loop {
-        let number = match lines.next(&mut text).map_err(|source_error| failed(&source, source_error))? {
-            Next::End => break,
-            Next::TooLong(number, bytes) => {
-                count += 1;
-                bad.add(number, format!("has {bytes} bytes, at most {MAX_LINE_BYTES} are taken"));
-                continue;
-            }
-            Next::Line(number) => number,
-        };
-        count += 1;
-        match line::read(&text, defaults.model.is_none()) {
+    let mut found = Found::default();
+    let mut requests = Requests::open(&source, &defaults)?;
+    while let Some(item) = requests.next()? {
+        found.take(item, &defaults);
+        if found.models.len() > MAX_MODELS {
+            let what = format!("asks for more than {MAX_MODELS} different models; give --model");
+            return Err(Error::Kind { path: source.path().to_owned(), what });
+        }
+    }
+    let unit = requests.unit();
+    let Found { good, lines, models, endpoints, mut bad, bad_total, ids, unsent } = found;
+    if lines == 0 {
+        return Err(Error::Kind { path: source.path().to_owned(), what: "holds no requests".to_owned() });
+    }
+    let Duplicates { lines: repeated, shown } = ids.duplicates(&source, &defaults)?;
+    bad.extend(shown);
+    bad.sort();
+    bad.truncate(SHOWN_LINES);
+    let total = bad_total + repeated.len() as u64;
+    let bad = BadLines { path: source.path().to_owned(), shown: bad, total, lines, unit };
+    let kept = good.saturating_sub(repeated.len() as u64);
+    if total > 0 && (!defaults.skip_invalid || kept == 0) {
+        return Err(Error::Lines(bad));
+    }
+    let sweep = &defaults.sweep;
+    let models = if sweep.models.is_empty() {
+        models.into_iter().map(|(model, count)| (model, count.saturating_mul(sweep.jobs_per_model()))).collect()
+    } else {
+        let count = kept.saturating_mul(sweep.jobs_per_model());
+        sweep.models.iter().map(|model| (Arc::clone(model), count)).collect()
+    };
+    Ok(Checked {
+        jobs: kept.saturating_mul(sweep.jobs_per_line()),
+        models,
+        endpoints,
+        skipped: (total > 0).then_some(bad),
+        unsent,
+        source: Arc::new(source),
+        defaults: Arc::new(defaults),
+        repeated: repeated.into(),
+    })
+}
+
+/// What the first pass finds.
+#[derive(Default)]
+struct Found {
+    good: u64,
+    lines: u64,
+    models: BTreeMap<Arc<str>, u64>,
+    endpoints: BTreeSet<&'static str>,
+    bad: Vec<BadLine>,
+    bad_total: u64,
+    ids: Ids,
+    unsent: BTreeSet<&'static str>,
+}
+
+impl Found {
+    fn take(&mut self, Item { number, request }: Item, defaults: &Defaults) {
+        self.lines += 1;
+        if let Some(custom_id) = duplicate::custom_id(&request, defaults) {
+            self.ids.add(custom_id);
+        }
+        match request {
             Ok(request) => {
-                hashes.push(hash(&request.custom_id));
-                let Some(model) = defaults.model.as_deref().or(request.model.as_deref()) else { continue };
-                if let Some(count) = models.get_mut(model) {
-                    *count += 1;
-                } else if models.len() < MAX_MODELS {
-                    models.insert(model.into(), 1);
-                } else {
-                    bad.add(number, format!("asks for one more model, after {MAX_MODELS} different ones"));
+                self.good += 1;
+                self.endpoints.insert(request.endpoint);
+                if let Some(model) = request.model.filter(|_| defaults.sweep.models.is_empty()) {
+                    self.count_model(&model);
+                }
+                if let Some(serde_json::Value::Object(metadata)) = &request.metadata {
+                    self.unsent.extend(PARAMETERS.into_iter().filter(|name| metadata.contains_key(*name)));
                 }
             }
-            Err(Bad { custom_id, reason }) => {
-                hashes.extend(custom_id.as_deref().map(hash));
-                bad.add(number, reason);
+            Err(Bad { reason, .. }) => {
+                self.bad_total += 1;
+                if self.bad.len() < SHOWN_LINES {
+                    self.bad.push(BadLine { number, reason });
+                }
             }
         }
     }
-    if count == 0 {
-        return Err(Error::Kind { path: source.path().to_owned(), what: "holds no requests" });
-    }
-    find_duplicates(&source, hashes, &mut bad)?;
-    if bad.total > 0 {
-        let Bads { mut shown, total } = bad;
-        shown.sort();
-        shown.truncate(SHOWN_LINES);
-        return Err(Error::Lines(BadLines { path: source.path().to_owned(), shown, total, lines: count }));
-    }
-    Ok(Checked { source: Arc::new(source), defaults, jobs: count, models })
-}
 
-#[derive(Default)]
-struct Bads {
-    shown: Vec<BadLine>,
-    total: u64,
-}
-
-impl Bads {
-    fn add(&mut self, number: u64, reason: String) {
-        self.total += 1;
-        self.show(number, reason);
-    }
-
-    /// Keeps a line to show, if it can be among the first of its kind.
-    fn show(&mut self, number: u64, reason: String) {
-        if self.shown.len() < 2 * SHOWN_LINES {
-            self.shown.push(BadLine { number, reason });
+    fn count_model(&mut self, model: &str) {
+        match self.models.get_mut(model) {
+            Some(count) => *count += 1,
+            None => _ = self.models.insert(model.into(), 1),
         }
     }
-}
-
-fn failed(source: &Source, error: std::io::Error) -> Error {
-    Error::Io { path: source.path().to_owned(), source: error }
-}
-
-fn hash(custom_id: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    custom_id.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Finds custom ids that occur twice: hashes first, then a second look at the lines whose hashes are the same.
-fn find_duplicates(source: &Source, mut hashes: Vec<u64>, bad: &mut Bads) -> Result<(), Error> {
-    hashes.sort_unstable();
-    let mut repeats = 0;
-    let mut suspects: Vec<u64> = Vec::new();
-    for pair in hashes.windows(2).filter(|pair| pair[0] == pair[1]) {
-        repeats += 1;
-        if suspects.last() != Some(&pair[0]) && suspects.len() <= MAX_VERIFIED {
-            suspects.push(pair[0]);
-        }
-    }
-    drop(hashes);
-    if suspects.is_empty() {
-        return Ok(());
-    }
-    let all_suspects = suspects.len() <= MAX_VERIFIED;
-    let mut first_lines: HashMap<String, u64> = HashMap::new();
-    let mut lines = Lines::new(source.reader()?);
-    let mut text = Vec::new();
-    let mut verified = 0;
-    let mut shown = Bads::default();
-    loop {
-        let number = match lines.next(&mut text).map_err(|error| failed(source, error))? {
-            Next::End => break,
-            Next::TooLong(..) => continue,
-            Next::Line(number) => number,
-        };
-        let Some(custom_id) = line::custom_id(&text) else { continue };
-        if suspects.binary_search(&hash(&custom_id)).is_err() {
-            continue;
-        }
-        if let Some(first) = first_lines.get(&custom_id) {
-            verified += 1;
-            if shown.shown.len() < SHOWN_LINES {
-                let name = serde_json::to_string(&custom_id).unwrap_or_default();
-                shown.show(number, format!("custom_id {name} is on line {first} already"));
-            }
-            continue;
-        }
-        first_lines.insert(custom_id, number);
-    }
-    bad.shown.sort();
-    bad.shown.truncate(SHOWN_LINES);
-    bad.shown.extend(shown.shown);
-    bad.total += if all_suspects { verified } else { repeats };
-    Ok(())
 }
 
 impl Checked {
@@ -184,10 +176,11 @@ impl Checked {
     /// Reads the input again, as jobs. Must be called within a Tokio runtime; reading stops when the stream is dropped.
     pub fn stream(&self) -> impl Stream<Item = Result<NewJob, Error>> + Send + use<> {
         let (tx, rx) = mpsc::channel(2);
-        let (source, defaults, expected) = (Arc::clone(&self.source), self.defaults.clone(), self.jobs);
+        let (source, defaults) = (Arc::clone(&self.source), Arc::clone(&self.defaults));
+        let (repeated, expected) = (Arc::clone(&self.repeated), self.jobs);
         // Ends by itself when the receiver is dropped.
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = hand_over(&source, &defaults, expected, &tx) {
+            if let Err(error) = hand_over(&source, &defaults, &repeated, expected, &tx) {
                 let _ = tx.blocking_send(Err(error));
             }
         });
@@ -204,39 +197,37 @@ impl Checked {
 
 type Handover = Result<Vec<Result<NewJob, Error>>, Error>;
 
-fn hand_over(source: &Source, defaults: &Defaults, expected: u64, tx: &mpsc::Sender<Handover>) -> Result<(), Error> {
+fn hand_over(
+    source: &Source,
+    defaults: &Defaults,
+    repeated: &[u64],
+    expected: u64,
+    tx: &mpsc::Sender<Handover>,
+) -> Result<(), Error> {
     let changed = |line| Error::Changed { path: source.path().to_owned(), line };
-    let mut lines = Lines::new(source.reader()?);
-    let mut words: HashMap<String, Arc<str>> = HashMap::new();
-    let mut intern = |word: &str| match words.get(word) {
-        Some(known) => Arc::clone(known),
-        None => {
-            let new: Arc<str> = word.into();
-            words.insert(word.to_owned(), Arc::clone(&new));
-            new
-        }
-    };
-    let mut jobs = Vec::new();
-    let mut bytes = 0;
-    let mut count = 0;
-    let mut last = 0;
-    loop {
-        let mut text = Vec::new();
-        match lines.next(&mut text).map_err(|error| failed(source, error))? {
-            Next::End => break,
-            Next::TooLong(number, _) => return Err(changed(number)),
-            Next::Line(number) => last = number,
-        }
-        let Ok(Request { custom_id, endpoint, model, body }) = line::read(&text, defaults.model.is_none()) else {
-            return Err(changed(last));
+    let expansion = defaults.sweep.expansion(&defaults.options);
+    let mut requests = Requests::open(source, defaults)?;
+    let mut repeated = repeated.iter().copied().peekable();
+    let mut words = Words::default();
+    let (mut jobs, mut bytes, mut count, mut last) = (Vec::new(), 0, 0, 0);
+    while let Some(Item { number, request }) = requests.next()? {
+        last = number;
+        let request = match request {
+            Ok(request) => request,
+            Err(_) if defaults.skip_invalid => continue,
+            Err(_) => return Err(changed(number)),
         };
-        let Some(model) = defaults.model.clone().or_else(|| model.as_deref().map(&mut intern)) else {
-            return Err(changed(last));
+        if repeated.next_if_eq(&number).is_some() {
+            continue;
+        }
+        let (endpoint, model) = (words.intern(request.endpoint), words.intern(request.model.as_deref().unwrap_or("")));
+        let before = jobs.len();
+        let take = |job: NewJob| {
+            bytes += job.body.len();
+            jobs.push(Ok(job));
         };
-        count += 1;
-        bytes += text.len();
-        let body = Bytes::from(text).slice(body);
-        jobs.push(Ok(NewJob { custom_id, endpoint: intern(endpoint), model, body, options: defaults.options.clone() }));
+        expansion.jobs(&request, &endpoint, &model, take).map_err(|_| changed(number))?;
+        count += (jobs.len() - before) as u64;
         if jobs.len() >= HANDOVER_JOBS || bytes >= HANDOVER_BYTES {
             bytes = 0;
             if tx.blocking_send(Ok(std::mem::take(&mut jobs))).is_err() {
@@ -250,4 +241,19 @@ fn hand_over(source: &Source, defaults: &Defaults, expected: u64, tx: &mpsc::Sen
     // Nobody listens any more: nothing is left to do.
     let _ = tx.blocking_send(Ok(jobs));
     Ok(())
+}
+
+/// Keeps one copy of each word.
+#[derive(Default)]
+struct Words(HashMap<String, Arc<str>>);
+
+impl Words {
+    fn intern(&mut self, word: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(word) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = word.into();
+        self.0.insert(word.to_owned(), Arc::clone(&new));
+        new
+    }
 }

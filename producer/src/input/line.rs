@@ -1,28 +1,38 @@
-//! One line of OpenAI's Batch input format. Pure.
+//! One line of JSON: a request of OpenAI's Batch format, of Anthropic's, or a plain prompt. Pure.
 //!
-//! Format: <https://platform.openai.com/docs/guides/batch>, read 2026-11. Strict, because a line that is wrong is cheap to
-//! tell now and dear to find among a million errors later. Other keys are ignored.
+//! Formats: <https://platform.openai.com/docs/guides/batch>, read 2026-11, and
+//! <https://platform.claude.com/docs/en/build-with-claude/batch-processing>, read 2026-11. Strict, because a line that is wrong
+//! is cheap to tell now and dear to find among a million errors later. Unknown keys of a Batch line are ignored, those of a
+//! plain line are the user's metadata.
 
-use std::ops::Range;
-
+use bytes::Bytes;
+use gristmill_common::splice::Members;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 /// The paths of the API that are known.
-pub const ENDPOINTS: [&str; 4] = ["/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings"];
+pub const ENDPOINTS: [&str; 5] = [CHAT, "/v1/responses", "/v1/completions", "/v1/embeddings", MESSAGES];
+
+const CHAT: &str = "/v1/chat/completions";
+/// Anthropic's API.
+pub const MESSAGES: &str = "/v1/messages";
 
 /// Longest custom id that is taken, in bytes.
 const MAX_CUSTOM_ID_BYTES: usize = 512;
 
+/// What is wrong with a plain line or a row that names no model.
+const NO_MODEL: &str = "has no model; add it, or give --model";
+
 /// A line that can be sent.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Request {
     pub(super) custom_id: String,
     pub(super) endpoint: &'static str,
-    /// The body's own word for the model.
+    /// The line's own word for the model.
     pub(super) model: Option<String>,
-    /// Where the body stands in the line.
-    pub(super) body: Range<usize>,
+    pub(super) body: Bytes,
+    pub(super) metadata: Option<Value>,
 }
 
 /// A line that cannot be sent.
@@ -31,6 +41,15 @@ pub(super) struct Bad {
     /// Its custom id, if it could be read.
     pub(super) custom_id: Option<String>,
     pub(super) reason: String,
+}
+
+/// What a line is read by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules<'a> {
+    /// Whether the line itself must name the model.
+    pub(super) needs_model: bool,
+    /// Where a plain line has its prompt.
+    pub(super) prompt_key: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +62,8 @@ struct Fields<'a> {
     url: Option<&'a RawValue>,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -52,27 +73,19 @@ struct Body<'a> {
     #[serde(borrow)]
     messages: Option<&'a RawValue>,
     input: Option<serde::de::IgnoredAny>,
+    #[serde(borrow)]
+    max_tokens: Option<&'a RawValue>,
 }
 
-/// Reads one line; `needs_model` says that the body itself must name the model.
-pub(super) fn read(line: &[u8], needs_model: bool) -> Result<Request, Bad> {
+/// Reads one line; `number` names a plain line that has no name of its own.
+pub(super) fn read(line: Vec<u8>, number: u64, rules: Rules<'_>) -> Result<Request, Bad> {
+    let line = Bytes::from(line);
     let mut custom_id = None;
-    read_parts(line, needs_model, &mut custom_id).map_err(|reason| Bad { custom_id, reason })
+    read_parts(&line, number, rules, &mut custom_id).map_err(|reason| Bad { custom_id, reason })
 }
 
-/// Reads the custom id of a line that may be wrong otherwise.
-pub(super) fn custom_id(line: &[u8]) -> Option<String> {
-    match read(line, false) {
-        Ok(request) => Some(request.custom_id),
-        Err(bad) => bad.custom_id,
-    }
-}
-
-fn read_parts(line: &[u8], needs_model: bool, seen: &mut Option<String>) -> Result<Request, String> {
-    let text = std::str::from_utf8(line).map_err(|error| {
-        let position = error.valid_up_to() + 1;
-        format!("is not UTF-8 at byte {position}; convert the file, for example with iconv")
-    })?;
+fn read_parts(line: &Bytes, number: u64, rules: Rules<'_>, seen: &mut Option<String>) -> Result<Request, String> {
+    let text = text(line)?;
     if !text.trim_start().starts_with('{') {
         return Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
             Ok(_) => "is not a JSON object".to_owned(),
@@ -80,32 +93,139 @@ fn read_parts(line: &[u8], needs_model: bool, seen: &mut Option<String>) -> Resu
         });
     }
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| not_json(&error))?;
-    if let Some(raw) = fields.custom_id {
-        *seen = Some(custom_id_text(raw)?);
+    let is_batch = fields.method.is_some() || fields.url.is_some() || fields.body.is_some();
+    if !is_batch && fields.params.is_none() {
+        return read_plain(text, number, rules, seen);
     }
-    let missing: Vec<&str> = [
-        ("custom_id", fields.custom_id.is_none()),
-        ("method", fields.method.is_none()),
-        ("url", fields.url.is_none()),
-        ("body", fields.body.is_none()),
-    ]
-    .into_iter()
-    .filter_map(|(name, missing)| missing.then_some(name))
-    .collect();
-    let (Some(custom_id), Some(method), Some(url), Some(body)) = (seen.clone(), fields.method, fields.url, fields.body)
+    *seen = fields.custom_id.map(custom_id_text).transpose()?;
+    let (endpoint, body) = if is_batch { batch_parts(&fields)? } else { anthropic_parts(&fields)? };
+    let model = read_body(body, if is_batch { "body" } else { "params" }, endpoint, rules.needs_model)?;
+    // The missing id was refused with the other missing parts.
+    let custom_id = seen.clone().unwrap_or_default();
+    Ok(Request { custom_id, endpoint, model, body: line.slice_ref(body.get().as_bytes()), metadata: None })
+}
+
+/// Takes apart `{"custom_id","method","url","body"}`.
+fn batch_parts<'a>(fields: &Fields<'a>) -> Result<(&'static str, &'a RawValue), String> {
+    let (Some(_), Some(method), Some(url), Some(body)) = (fields.custom_id, fields.method, fields.url, fields.body)
     else {
-        return Err(format!("has no {}", missing.join(", no ")));
+        return Err(missing(&[
+            ("custom_id", fields.custom_id),
+            ("method", fields.method),
+            ("url", fields.url),
+            ("body", fields.body),
+        ]));
     };
-    match string(method).as_deref() {
-        Some("POST") => {}
-        _ => return Err(format!("method is {}, it must be \"POST\"", shorten(method.get()))),
+    if string(method).as_deref() != Some("POST") {
+        return Err(format!("method is {}, it must be \"POST\"", shorten(method.get())));
     }
     let endpoint = string(url)
         .and_then(|url| normalise_endpoint(&url))
         .ok_or_else(|| format!("url is {}, it must be one of {}", shorten(url.get()), ENDPOINTS.join(", ")))?;
-    let model = read_body(body, endpoint, needs_model)?;
-    let start = body.get().as_ptr() as usize - text.as_ptr() as usize;
-    Ok(Request { custom_id, endpoint, model, body: start..start + body.get().len() })
+    Ok((endpoint, body))
+}
+
+/// Takes apart `{"custom_id","params"}`.
+fn anthropic_parts<'a>(fields: &Fields<'a>) -> Result<(&'static str, &'a RawValue), String> {
+    match (fields.custom_id, fields.params) {
+        (Some(_), Some(params)) => Ok((MESSAGES, params)),
+        (custom_id, params) => Err(missing(&[("custom_id", custom_id), ("params", params)])),
+    }
+}
+
+fn missing(parts: &[(&str, Option<&RawValue>)]) -> String {
+    let missing: Vec<&str> = parts.iter().filter(|(_, part)| part.is_none()).map(|(name, _)| *name).collect();
+    format!("has no {}", missing.join(", no "))
+}
+
+/// Reads `{"prompt": "…"}` or `{"messages": […]}` with the user's own keys beside it.
+fn read_plain(text: &str, number: u64, rules: Rules<'_>, seen: &mut Option<String>) -> Result<Request, String> {
+    let (mut prompt, mut messages, mut model) = (None, None, None);
+    let mut metadata = Map::new();
+    // Parsed before: it is an object.
+    let mut members = Members::new(text).map_err(|error| error.to_string())?;
+    while let Some((key, place)) = members.next_member().map_err(|error| error.to_string())? {
+        let raw: &RawValue = serde_json::from_str(&text[place]).map_err(|error| not_json(&error))?;
+        match &*key {
+            "custom_id" => *seen = Some(custom_id_text(raw)?),
+            "model" => model = Some(raw),
+            key if key == rules.prompt_key => prompt = Some(raw),
+            "messages" => messages = Some(raw),
+            _ => {
+                let value = serde_json::from_str(raw.get()).map_err(|error| not_json(&error))?;
+                metadata.insert(key.into_owned(), value);
+            }
+        }
+    }
+    let body = match (prompt, messages) {
+        (None, None) => return Err(format!("is no request: it has no {}, no messages, no body", rules.prompt_key)),
+        (Some(_), Some(_)) => return Err(format!("has both {} and messages", rules.prompt_key)),
+        (Some(prompt), None) => match string(prompt) {
+            Some(text) if !text.trim().is_empty() => prompt_body(prompt.get()),
+            Some(_) => return Err(format!("{} is empty", rules.prompt_key)),
+            None => return Err(format!("{} is {}, it must be a text", rules.prompt_key, shorten(prompt.get()))),
+        },
+        (None, Some(messages)) => {
+            check_messages("messages", Some(messages))?;
+            format!("{{\"messages\":{}}}", messages.get())
+        }
+    };
+    let model = match model {
+        None if rules.needs_model => return Err(NO_MODEL.to_owned()),
+        model => read_model(model, "model", rules.needs_model)?,
+    };
+    let custom_id = seen.clone().unwrap_or_else(|| format!("line-{number}"));
+    Ok(Request { custom_id, endpoint: CHAT, model, body: body.into(), metadata: some_metadata(metadata) })
+}
+
+/// Makes the request of one row of a table.
+pub(super) fn of_row(
+    number: u64,
+    rules: Rules<'_>,
+    cells: impl Iterator<Item = (impl AsRef<str>, String)>,
+) -> Result<Request, Bad> {
+    let (mut custom_id, mut model, mut prompt) = (None, None, String::new());
+    let mut metadata = Map::new();
+    for (column, cell) in cells {
+        match column.as_ref() {
+            column if column == rules.prompt_key => prompt = cell,
+            "custom_id" => custom_id = Some(cell),
+            "model" => model = Some(cell),
+            column => _ = metadata.insert(column.to_owned(), cell.into()),
+        }
+    }
+    let bad = |custom_id: &Option<String>, reason| Bad { custom_id: custom_id.clone(), reason };
+    let custom_id = match custom_id {
+        Some(custom_id) => Some(checked_custom_id(custom_id).map_err(|reason| bad(&None, reason))?),
+        None => None,
+    };
+    if prompt.trim().is_empty() {
+        return Err(bad(&custom_id, format!("{} is empty", rules.prompt_key)));
+    }
+    let model = match model.filter(|model| !model.trim().is_empty()) {
+        Some(model) if model.contains('\0') => return Err(bad(&custom_id, "model holds a NUL character".to_owned())),
+        None if rules.needs_model => return Err(bad(&custom_id, NO_MODEL.to_owned())),
+        model => model,
+    };
+    let body = prompt_body(&Value::from(prompt).to_string()).into();
+    let custom_id = custom_id.unwrap_or_else(|| format!("row-{number}"));
+    Ok(Request { custom_id, endpoint: CHAT, model, body, metadata: some_metadata(metadata) })
+}
+
+/// Checks that bytes are text.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let position = error.valid_up_to() + 1;
+        format!("is not UTF-8 at byte {position}; convert the file, for example with iconv")
+    })
+}
+
+fn prompt_body(prompt: &str) -> String {
+    format!("{{\"messages\":[{{\"role\":\"user\",\"content\":{prompt}}}]}}")
+}
+
+fn some_metadata(metadata: Map<String, Value>) -> Option<Value> {
+    (!metadata.is_empty()).then_some(Value::Object(metadata))
 }
 
 fn custom_id_text(raw: &RawValue) -> Result<String, String> {
@@ -117,6 +237,10 @@ fn custom_id_text(raw: &RawValue) -> Result<String, String> {
             format!("custom_id is {}, it must be a string", shorten(text))
         }
     })?;
+    checked_custom_id(text)
+}
+
+fn checked_custom_id(text: String) -> Result<String, String> {
     match text.len() {
         0 => Err("custom_id is empty".to_owned()),
         // Databases cannot hold it as text.
@@ -128,36 +252,48 @@ fn custom_id_text(raw: &RawValue) -> Result<String, String> {
     }
 }
 
-fn read_body(raw: &RawValue, endpoint: &str, needs_model: bool) -> Result<Option<String>, String> {
+/// Checks what a request must have at its endpoint; `name` is what the line calls it. Returns its model.
+fn read_body(raw: &RawValue, name: &str, endpoint: &str, needs_model: bool) -> Result<Option<String>, String> {
     if !raw.get().starts_with('{') {
-        return Err(format!("body is {}, it must be an object", shorten(raw.get())));
+        return Err(format!("{name} is {}, it must be an object", shorten(raw.get())));
     }
-    let body: Body<'_> = serde_json::from_str(raw.get()).map_err(|error| format!("body: {}", without_place(&error)))?;
-    let model = match body.model {
-        None if needs_model => return Err("body has no model; add it, or give --model".to_owned()),
-        None => None,
-        Some(raw) => match string(raw) {
-            Some(model) if model.contains('\0') => return Err("body.model holds a NUL character".to_owned()),
-            Some(model) if !model.trim().is_empty() => Some(model),
-            _ if needs_model => return Err(format!("body.model is {}, it must be a name", shorten(raw.get()))),
-            _ => None,
-        },
-    };
+    let body: Body<'_> =
+        serde_json::from_str(raw.get()).map_err(|error| format!("{name}: {}", without_place(&error)))?;
+    if body.model.is_none() && needs_model {
+        return Err(format!("{name} has no model; add it, or give --model"));
+    }
+    let model = read_model(body.model, &format!("{name}.model"), needs_model)?;
     match endpoint {
-        "/v1/chat/completions" => match body.messages.map(RawValue::get) {
-            None => return Err("body has no messages".to_owned()),
-            Some(messages) if !messages.starts_with('[') => {
-                return Err(format!("body.messages is {}, it must be an array", shorten(messages)));
-            }
-            Some(messages) if messages[1..].trim_start().starts_with(']') => {
-                return Err("body.messages is empty".to_owned());
-            }
-            Some(_) => {}
-        },
-        "/v1/embeddings" if body.input.is_none() => return Err("body has no input".to_owned()),
+        CHAT | MESSAGES if body.messages.is_none() => return Err(format!("{name} has no messages")),
+        CHAT | MESSAGES => check_messages(&format!("{name}.messages"), body.messages)?,
+        "/v1/embeddings" if body.input.is_none() => return Err(format!("{name} has no input")),
         _ => {}
     }
-    Ok(model)
+    match body.max_tokens.map(RawValue::get) {
+        None if endpoint == MESSAGES => Err(format!("{name} has no max_tokens, which Anthropic's API needs")),
+        _ => Ok(model),
+    }
+}
+
+fn read_model(raw: Option<&RawValue>, name: &str, needs_model: bool) -> Result<Option<String>, String> {
+    let Some(raw) = raw else { return Ok(None) };
+    match string(raw) {
+        Some(model) if model.contains('\0') => Err(format!("{name} holds a NUL character")),
+        Some(model) if !model.trim().is_empty() => Ok(Some(model)),
+        _ if needs_model => Err(format!("{name} is {}, it must be a name", shorten(raw.get()))),
+        _ => Ok(None),
+    }
+}
+
+fn check_messages(name: &str, messages: Option<&RawValue>) -> Result<(), String> {
+    let messages = messages.map_or("null", RawValue::get);
+    if !messages.starts_with('[') {
+        return Err(format!("{name} is {}, it must be an array", shorten(messages)));
+    }
+    if messages[1..].trim_start().starts_with(']') {
+        return Err(format!("{name} is empty"));
+    }
+    Ok(())
 }
 
 /// Returns the path as OpenAI writes it, for one with or without `/v1`, as Azure's files have it.

@@ -1,29 +1,42 @@
-//! Reading requests from files: OpenAI's Batch format, checked as a whole before anything is sent.
+//! Reading requests from files: OpenAI's and Anthropic's Batch formats, plain prompts and CSV, checked as a whole before
+//! anything is sent. `docs/formats.md` describes them for users.
 //!
 //! Two passes over the file, one line in memory at a time. The first checks every line and finds custom ids that occur
 //! twice, with 8 bytes a line; the second makes the jobs. What cannot be read twice, such as standard input, is spooled to a
-//! temporary file first.
+//! temporary file first, packed as it came.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 mod check;
+mod duplicate;
 mod line;
 mod reader;
+mod requests;
 mod source;
+mod sweep;
+mod table;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
 pub use check::{Checked, Defaults, check};
-pub use line::{ENDPOINTS, normalise_endpoint};
+pub use line::{ENDPOINTS, MESSAGES, normalise_endpoint};
 pub use source::Source;
+pub use sweep::{InvalidParameter, Parameter, Sweep};
 
 /// Longest line that is read, in bytes.
 pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bad lines that are told one by one; the others are counted.
 pub const SHOWN_LINES: usize = 20;
+
+/// Columns of a table that are told.
+const SHOWN_COLUMNS: usize = 10;
+
+/// The byte order mark that some editors put in front of UTF-8.
+const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// What is wrong with an input.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +65,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What it is.
-        what: &'static str,
+        what: String,
     },
     /// Lines that cannot be sent.
     #[error("{0}")]
@@ -67,7 +80,26 @@ pub enum Error {
     },
 }
 
-/// One line that cannot be sent.
+/// What the numbers of an input count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Lines, from 1.
+    Line,
+    /// Rows of a table, the heading being row 1.
+    Row,
+}
+
+impl Unit {
+    /// Returns its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Row => "row",
+        }
+    }
+}
+
+/// One line or row that cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BadLine {
     /// Its number, from 1.
@@ -87,19 +119,35 @@ pub struct BadLines {
     pub total: u64,
     /// How many lines hold something.
     pub lines: u64,
+    /// What a line of this input is.
+    pub unit: Unit,
+}
+
+impl BadLines {
+    /// Says that they are left out and the others go on.
+    pub fn left_out(&self) -> String {
+        format!("{} left out{}", self.counted("is", "are"), self.list())
+    }
+
+    fn counted(&self, is: &str, are: &str) -> String {
+        let Self { path, total, lines, unit, .. } = self;
+        let (unit, plural) = (unit.as_str(), if *lines == 1 { "" } else { "s" });
+        format!("{}: {total} of {lines} {unit}{plural} {}", path.display(), if *total == 1 { is } else { are })
+    }
+
+    fn list(&self) -> String {
+        let one = |BadLine { number, reason }: &BadLine| format!("\n  {} {number}: {reason}", self.unit.as_str());
+        let mut text: String = self.shown.iter().map(one).collect();
+        let more = self.total.saturating_sub(self.shown.len() as u64);
+        if more > 0 {
+            text.push_str(&format!("\n  and {more} more"));
+        }
+        text
+    }
 }
 
 impl fmt::Display for BadLines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, shown, total, lines } = self;
-        let verb = if *total == 1 { "line cannot" } else { "lines cannot" };
-        write!(f, "{}: {total} of {lines} {verb} be sent, nothing was sent", path.display())?;
-        for BadLine { number, reason } in shown {
-            write!(f, "\n  line {number}: {reason}")?;
-        }
-        match total.saturating_sub(shown.len() as u64) {
-            0 => Ok(()),
-            more => write!(f, "\n  and {more} more"),
-        }
+        write!(f, "{} be sent, nothing was sent{}", self.counted("cannot", "cannot"), self.list())
     }
 }

@@ -2,12 +2,10 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use super::MAX_LINE_BYTES;
+use super::{BOM, MAX_LINE_BYTES};
 
 /// Bytes read at once.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// A line buffer that grew beyond this is given back.
-const KEEP_BYTES: usize = 1024 * 1024;
 
 /// Reads lines without their ends; tells the number of each.
 pub(super) struct Lines<R> {
@@ -35,9 +33,6 @@ impl<R: Read> Lines<R> {
     pub(super) fn next(&mut self, line: &mut Vec<u8>) -> io::Result<Next> {
         loop {
             line.clear();
-            if line.capacity() > KEEP_BYTES {
-                line.shrink_to(KEEP_BYTES);
-            }
             let length = self.fill(line)?;
             if length == 0 {
                 return Ok(Next::End);
@@ -46,8 +41,8 @@ impl<R: Read> Lines<R> {
             if length > MAX_LINE_BYTES {
                 return Ok(Next::TooLong(self.number, length));
             }
-            if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
-                line.drain(..3);
+            if self.number == 1 && line.starts_with(BOM) {
+                line.drain(..BOM.len());
             }
             let end = line.trim_ascii_end().len();
             line.truncate(end);

@@ -1,4 +1,4 @@
-//! Where the lines come from: a file, or a copy of what can be read only once.
+//! Where the lines come from: a file, compressed or not, or a copy of what can be read only once.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek as _, Write as _};
@@ -8,7 +8,11 @@ use gristmill_common::clock::{Clock as _, SystemClock};
 use gristmill_common::id::OwnerId;
 use sha2::{Digest as _, Sha256};
 
-use super::Error;
+use super::unpack::unpacked;
+use super::{BOM, Error};
+
+/// Bytes that are looked at to tell what an input is.
+const HEAD_BYTES: u64 = 256;
 
 /// An input that can be read several times.
 #[derive(Debug)]
@@ -16,6 +20,20 @@ pub struct Source {
     path: PathBuf,
     kind: Kind,
     key: String,
+    /// How it begins, unpacked.
+    head: Vec<u8>,
+}
+
+/// How an input is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// One JSON object a line.
+    Lines,
+    /// CSV with a heading.
+    Table {
+        /// What stands between two fields.
+        delimiter: u8,
+    },
 }
 
 #[derive(Debug)]
@@ -39,36 +57,61 @@ impl Source {
         let file = File::open(path).map_err(failed)?;
         let kind = file.metadata().map_err(failed)?;
         if kind.is_dir() {
-            return Err(Error::Kind { path: path.to_owned(), what: "is a directory; name a file in it" });
+            return Err(Error::Kind { path: path.to_owned(), what: "is a directory; name a file in it".to_owned() });
         }
         if !kind.is_file() {
             return Self::spooled(path.to_owned(), file);
         }
         let canonical = path.canonicalize().map_err(failed)?;
         let key = hex(&Sha256::digest(canonical.as_os_str().as_encoded_bytes()));
-        Self { path: path.to_owned(), kind: Kind::File, key }.checked()
+        Self { path: path.to_owned(), kind: Kind::File, key, head: Vec::new() }.checked()
     }
 
     fn spooled(path: PathBuf, reader: impl Read) -> Result<Self, Error> {
         let (spool, key) = Spool::fill(&path, reader)?;
-        Self { path, kind: Kind::Spool(spool), key }.checked()
+        Self { path, kind: Kind::Spool(spool), key, head: Vec::new() }.checked()
     }
 
     /// Refuses what a first look shows to be something else than text.
-    fn checked(self) -> Result<Self, Error> {
+    fn checked(mut self) -> Result<Self, Error> {
         let mut head = Vec::new();
-        self.reader()?
-            .take(4)
-            .read_to_end(&mut head)
-            .map_err(|source| Error::Io { path: self.path.clone(), source })?;
+        let failed = |source| Error::Io { path: self.path.clone(), source };
+        self.reader()?.take(HEAD_BYTES).read_to_end(&mut head).map_err(failed)?;
         let what = match head.as_slice() {
-            [0x1f, 0x8b, ..] => "is compressed by gzip; unpack it first: gunzip -k FILE",
-            [0x28, 0xb5, 0x2f, 0xfd] => "is compressed by zstd; unpack it first: unzstd -k FILE",
-            [b'P', b'K', 3, 4] => "is a zip archive; unpack it first",
+            [b'P', b'K', 3, 4, ..] => "is a zip archive; unpack it first",
+            [b'P', b'A', b'R', b'1', ..] => "is Parquet; save it as JSON lines or CSV",
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16; save it as UTF-8",
-            _ => return Ok(self),
+            head if plain_text(head).starts_with(b"[") => {
+                "is one JSON array; write one object a line, for example with jq -c '.[]'"
+            }
+            // JSON and CSV hold no such bytes, not even in strings.
+            head if head.contains(&0) => "holds binary data; give JSON lines or CSV, plain or packed by gzip or zstd",
+            _ => {
+                self.head = head;
+                return Ok(self);
+            }
         };
-        Err(Error::Kind { path: self.path, what })
+        Err(Error::Kind { path: self.path, what: what.to_owned() })
+    }
+
+    /// Tells how it is laid out: by its name, or, where the prompts' column was named, by its beginning.
+    pub(super) fn layout(&self, names_column: bool) -> Layout {
+        let name = self.plain_name().to_ascii_lowercase();
+        let begin = plain_text(&self.head);
+        if name.ends_with(".tsv") {
+            Layout::Table { delimiter: b'\t' }
+        } else if name.ends_with(".csv") || (names_column && !begin.is_empty() && !begin.starts_with(b"{")) {
+            Layout::Table { delimiter: b',' }
+        } else {
+            Layout::Lines
+        }
+    }
+
+    /// Returns its file name without the ending of a compression: `sweep.jsonl` of `data/sweep.jsonl.gz`.
+    pub fn plain_name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let plain = [".gz", ".zst", ".zstd"].into_iter().find_map(|ending| name.strip_suffix(ending));
+        plain.unwrap_or(&name).to_owned()
     }
 
     /// Returns what people call it.
@@ -81,13 +124,13 @@ impl Source {
         &self.key
     }
 
-    /// Starts to read from the beginning; one reader at a time.
-    pub(super) fn reader(&self) -> Result<File, Error> {
+    /// Starts to read from the beginning, unpacked; one reader at a time.
+    pub(super) fn reader(&self) -> Result<Box<dyn Read>, Error> {
         let open = || match &self.kind {
             Kind::File => File::open(&self.path),
             Kind::Spool(spool) => spool.reader(),
         };
-        open().map_err(|source| Error::Io { path: self.path.clone(), source })
+        open().and_then(unpacked).map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 }
 
@@ -137,6 +180,11 @@ impl Drop for Spool {
         // Gone already where the system allowed it.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Returns where the text begins.
+fn plain_text(head: &[u8]) -> &[u8] {
+    head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start()
 }
 
 fn hex(hash: &[u8]) -> String {

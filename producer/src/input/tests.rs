@@ -4,6 +4,8 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use proptest::prelude::*;
 
+mod formats;
+
 use super::reader::{Lines, Next};
 use super::*;
 use crate::submit::NewJob;
@@ -19,7 +21,11 @@ fn write(text: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
 
 fn checked(text: impl AsRef<[u8]>, model: Option<&str>) -> Result<Checked, Error> {
     let (_dir, path) = write(text);
-    check(Source::open(&path)?, Defaults { model: model.map(Into::into), ..Defaults::default() })
+    check(Source::open(&path)?, Defaults { sweep: asking(model), ..Defaults::default() })
+}
+
+fn asking(model: Option<&str>) -> Sweep {
+    Sweep { models: model.map(Arc::from).into_iter().collect(), ..Sweep::default() }
 }
 
 fn reasons(text: impl AsRef<[u8]>) -> Vec<(u64, String)> {
@@ -44,11 +50,27 @@ fn bad_lines_are_told_with_a_reason() {
     let body = r#"{"model":"m","messages":[1]}"#;
     let cases = [
         ("hello".to_owned(), "is not JSON: expected value at column 1"),
-        ("[1]".to_owned(), "is not a JSON object"),
+        ("7".to_owned(), "is not a JSON object"),
         (r#"{"a":1"#.to_owned(), "is not JSON: it ends too early, at column 6"),
         (r#"{"a":1} x"#.to_owned(), "is not JSON: trailing characters at column 9"),
-        ("{}".to_owned(), "has no custom_id, no method, no url, no body"),
-        (r#"{"prompt":"hi","custom_id":"a"}"#.to_owned(), "has no method, no url, no body"),
+        ("{}".to_owned(), "is no request: it has no prompt, no messages, no body"),
+        (r#"{"body":{}}"#.to_owned(), "has no custom_id, no method, no url"),
+        (r#"{"custom_id":"a","params":null,"method":"POST"}"#.to_owned(), "has no url, no body"),
+        (r#"{"prompt":"hi","custom_id":"a"}"#.to_owned(), "has no model; add it, or give --model"),
+        (r#"{"prompt":["hi"],"model":"m"}"#.to_owned(), r#"prompt is ["hi"], it must be a text"#),
+        (r#"{"prompt":" ","model":"m"}"#.to_owned(), "prompt is empty"),
+        (r#"{"prompt":"hi","messages":[1],"model":"m"}"#.to_owned(), "has both prompt and messages"),
+        (r#"{"messages":[],"model":"m"}"#.to_owned(), "messages is empty"),
+        (r#"{"custom_id":7,"prompt":"hi"}"#.to_owned(), "custom_id is 7, it must be a string"),
+        (r#"{"params":{}}"#.to_owned(), "has no custom_id"),
+        (
+            r#"{"custom_id":"a","params":{"model":"m","messages":[1]}}"#.to_owned(),
+            "params has no max_tokens, which Anthropic's API needs",
+        ),
+        (
+            r#"{"custom_id":"a","params":{"max_tokens":9,"messages":[1]}}"#.to_owned(),
+            "params has no model; add it, or give --model",
+        ),
         (line("7", r#""POST""#, chat, body), "custom_id is 7, it must be a string"),
         (line(r#""""#, r#""POST""#, chat, body), "custom_id is empty"),
         (line(r#""\u0000""#, r#""POST""#, chat, body), "custom_id holds a NUL character"),
@@ -60,7 +82,7 @@ fn bad_lines_are_told_with_a_reason() {
         (line(r#""a""#, r#""GET""#, chat, body), r#"method is "GET", it must be "POST""#),
         (
             line(r#""a""#, r#""POST""#, r#""/v1/chat""#, body),
-            r#"url is "/v1/chat", it must be one of /v1/chat/completions, /v1/responses, /v1/completions, /v1/embeddings"#,
+            r#"url is "/v1/chat", it must be one of /v1/chat/completions, /v1/responses, /v1/completions, /v1/embeddings, /v1/messages"#,
         ),
         (line(r#""a""#, r#""POST""#, chat, "null"), "has no body"),
         (line(r#""a""#, r#""POST""#, chat, "[]"), "body is [], it must be an object"),
@@ -169,8 +191,11 @@ fn what_is_no_text_is_told_apart() {
         (&b""[..], "holds no requests"),
         (b"\n\r\n  \n", "holds no requests"),
         (b"\xef\xbb\xbf", "holds no requests"),
-        (b"\x1f\x8b\x08\x00", "is compressed by gzip; unpack it first: gunzip -k FILE"),
         (b"\xff\xfe{\x00", "is UTF-16; save it as UTF-8"),
+        (b" [{\n", "is one JSON array; write one object a line, for example with jq -c '.[]'"),
+        (b"PK\x03\x04", "is a zip archive; unpack it first"),
+        (b"PAR1\x15", "is Parquet; save it as JSON lines or CSV"),
+        (b"\x7fELF\x02\x01\x00\x00", "holds binary data; give JSON lines or CSV, plain or packed by gzip or zstd"),
     ] {
         assert!(kind(text).ends_with(end), "{}", kind(text));
     }
@@ -206,7 +231,7 @@ async fn what_can_be_read_only_once_is_spooled() {
     let writing = tokio::task::spawn_blocking(move || std::fs::write(writer, GOOD).unwrap());
     let source = tokio::task::spawn_blocking(move || Source::open(Path::new(&fifo))).await.unwrap().unwrap();
     writing.await.unwrap();
-    let checked = check(source, Defaults { model: Some(Arc::from("m")), ..Defaults::default() }).unwrap();
+    let checked = check(source, Defaults { sweep: asking(Some("m")), ..Defaults::default() }).unwrap();
     assert_eq!(checked.stream().collect::<Vec<_>>().await.len(), 1);
 }
 

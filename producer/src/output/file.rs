@@ -2,7 +2,7 @@
 //!
 //! Lines are appended as results land, whole pages at a time, so both files are valid at any moment. A later run makes the
 //! line of an earlier one obsolete; obsolete lines are left out when the file is next compacted, by a copy that takes the
-//! file's place. If the process dies, the files are written again from the first result.
+//! file's place. If the process dies, the next one takes the files up (`resume`) and writes what they lack.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, Write as _};
@@ -13,6 +13,7 @@ use gristmill_common::outcome::{ResultRow, Status};
 use serde::Deserialize;
 
 use super::line;
+use crate::by_job::ByJob;
 
 /// Bytes of a line that are looked at to tell whose it is.
 const HEAD_BYTES: u64 = 64 * 1024 * 1024;
@@ -61,22 +62,22 @@ pub enum WriteError {
 /// Writes results to a pair of files.
 #[derive(Debug)]
 pub struct Files {
-    answers: Sheet,
+    pub(super) answers: Sheet,
     /// Where errors go, if not beside the answers.
-    errors: Option<Sheet>,
-    /// By ordinal of the job: its latest run and the line that holds it.
-    latest: Vec<Slot>,
+    pub(super) errors: Option<Sheet>,
+    /// Of each job: its latest run and the line that holds it.
+    pub(super) latest: ByJob<Slot>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Slot {
+pub(super) struct Slot {
     /// 0 where nothing is written.
-    run: u32,
+    pub(super) run: u32,
     /// The line's number; the highest bit tells the file of errors.
-    line: u32,
+    pub(super) line: u32,
 }
 
-const IN_ERRORS: u32 = 1 << 31;
+pub(super) const IN_ERRORS: u32 = 1 << 31;
 
 impl Files {
     /// Fails if a file is there that holds something other than results of this batch or of a simulation.
@@ -93,10 +94,10 @@ impl Files {
             if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
                 && !parent.is_dir()
             {
-                return Err(failed(io::Error::from(io::ErrorKind::NotFound)));
+                return Err(failed(io::Error::new(io::ErrorKind::NotFound, "its directory is not there")));
             }
             match File::open(path) {
-                Ok(file) => owner_of(file).map_err(failed)?.allows(batch, path)?,
+                Ok(file) => owner_of(&file).map_err(failed)?.allows(batch, path)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -112,16 +113,11 @@ impl Files {
     pub fn create(paths: &Paths, batch: BatchId) -> Result<Self, WriteError> {
         Self::check(paths, Some(batch))?;
         if let Some(errors) = &paths.errors {
-            match std::fs::remove_file(errors) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(WriteError::Io { path: errors.clone(), source });
-                }
-                _ => {}
-            }
+            remove(errors)?;
         }
         let mut answers = Sheet::new(paths.answers.clone());
         answers.open()?;
-        Ok(Self { answers, errors: paths.errors.clone().map(Sheet::new), latest: Vec::new() })
+        Ok(Self { answers, errors: paths.errors.clone().map(Sheet::new), latest: ByJob::new(batch) })
     }
 
     /// Writes a page of results.
@@ -131,11 +127,8 @@ impl Files {
     /// [`WriteError::Io`]; the files then hold whole lines all the same.
     pub fn write<'a>(&mut self, rows: impl IntoIterator<Item = &'a ResultRow>) -> Result<(), WriteError> {
         for row in rows {
-            let ordinal = row.job_id.ordinal() as usize;
-            if ordinal >= self.latest.len() {
-                self.latest.resize(ordinal + 1, Slot::default());
-            }
-            let slot = self.latest[ordinal];
+            let latest = self.latest.entry(row.job_id);
+            let slot = *latest;
             if slot.run >= row.run {
                 continue;
             }
@@ -151,7 +144,7 @@ impl Files {
                 Some(errors) if failed => (errors, IN_ERRORS),
                 _ => (&mut self.answers, 0),
             };
-            self.latest[ordinal] = Slot { run: row.run, line: sheet.lines | mark };
+            *latest = Slot { run: row.run, line: sheet.lines | mark };
             sheet.add(&line(row));
         }
         self.answers.flush()?;
@@ -173,7 +166,7 @@ impl Files {
         if let Some(sheet) = self.errors.as_mut().filter(|sheet| sheet.lines == 0) {
             sheet.remove()?;
         }
-        for slot in self.latest.iter_mut().filter(|slot| slot.run > 0) {
+        for slot in self.latest.values_mut().filter(|slot| slot.run > 0) {
             let (gone, mark) = if slot.line & IN_ERRORS == 0 { (&answers, 0) } else { (&errors, IN_ERRORS) };
             let line = slot.line & !IN_ERRORS;
             let before = gone.partition_point(|obsolete| *obsolete < line);
@@ -190,29 +183,29 @@ impl Files {
 
 /// One file.
 #[derive(Debug)]
-struct Sheet {
-    path: PathBuf,
-    file: Option<File>,
+pub(super) struct Sheet {
+    pub(super) path: PathBuf,
+    pub(super) file: Option<File>,
     /// Bytes in the file.
-    length: u64,
+    pub(super) length: u64,
     /// Lines in the file and in `pending`.
-    lines: u32,
+    pub(super) lines: u32,
     pending: Vec<u8>,
     /// Numbers of lines that a later run replaced.
-    obsolete: Vec<u32>,
+    pub(super) obsolete: Vec<u32>,
 }
 
 impl Sheet {
-    fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf) -> Self {
         Self { path, file: None, length: 0, lines: 0, pending: Vec::new(), obsolete: Vec::new() }
     }
 
-    fn failed(&self) -> impl Fn(io::Error) -> WriteError + use<> {
+    pub(super) fn failed(&self) -> impl Fn(io::Error) -> WriteError + use<> {
         let path = self.path.clone();
         move |source| WriteError::Io { path: path.clone(), source }
     }
 
-    fn open(&mut self) -> Result<&mut File, WriteError> {
+    pub(super) fn open(&mut self) -> Result<&mut File, WriteError> {
         let failed = self.failed();
         match &mut self.file {
             Some(file) => Ok(file),
@@ -276,6 +269,16 @@ impl Sheet {
     }
 }
 
+/// Takes a file away, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), WriteError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(WriteError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Copies a file without some of its lines and puts the copy in its place.
 fn compact(path: &Path, gone: &[u32]) -> io::Result<(File, u64)> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -304,7 +307,7 @@ fn compact(path: &Path, gone: &[u32]) -> io::Result<(File, u64)> {
 }
 
 /// Whose lines a file holds.
-enum Owner {
+pub(super) enum Owner {
     Nobody,
     Batch(BatchId),
     Simulation,
@@ -323,7 +326,7 @@ impl Owner {
     }
 }
 
-fn owner_of(file: File) -> io::Result<Owner> {
+pub(super) fn owner_of(file: &File) -> io::Result<Owner> {
     #[derive(Deserialize)]
     struct Line {
         gristmill: Ours,

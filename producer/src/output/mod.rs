@@ -2,6 +2,7 @@
 
 mod file;
 mod line;
+mod resume;
 #[cfg(test)]
 pub(crate) mod tests;
 

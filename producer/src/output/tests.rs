@@ -6,6 +6,7 @@ use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::outcome::{JobResult, ResultRow, Status, Usage};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::io::Write as _;
 
 fn time() -> DateTime<chrono::Utc> {
     DateTime::from_timestamp_millis(1_795_400_000_000).unwrap()
@@ -209,4 +210,62 @@ fn the_errors_file_is_named_after_the_answers() {
     assert_eq!(errors("a/out.jsonl"), "a/out.errors.jsonl");
     assert_eq!(errors("out"), "out.errors.jsonl");
     assert_eq!(Paths::new("out.jsonl".into(), true).errors, None);
+}
+
+#[test]
+fn files_of_an_earlier_process_are_taken_up_where_they_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = Paths::new(dir.path().join("out.jsonl"), false);
+    let errors = paths.errors.clone().unwrap();
+    let batch = BatchId::new(time());
+    let late = |ordinal, run| {
+        let error = ErrorRecord::new(ErrorClass::Timeout, "late");
+        failed(batch, ordinal, run, Status::Failed, error)
+    };
+    let mut files = Files::create(&paths, batch).unwrap();
+    let rows = [row(batch, 0), late(1, 1), row(batch, 2), late(3, 1), row(batch, 4)];
+    files.write(&rows).unwrap();
+    // The process dies within a line, and before it has left out what a later run replaced.
+    files.write(&[ResultRow { run: 2, ..row(batch, 1) }]).unwrap();
+    drop(files);
+    let half = &line(&row(batch, 5))[..30];
+    std::fs::OpenOptions::new().append(true).open(&paths.answers).unwrap().write_all(half).unwrap();
+    let answers = std::fs::read(&paths.answers).unwrap();
+
+    let mut files = Files::resume(&paths, batch, |job, _| job.ordinal() != 2).unwrap();
+    assert_eq!(std::fs::read(&paths.answers).unwrap(), answers[..answers.len() - 30], "only what was cut off is gone");
+    files.write(rows.iter().filter(|row| row.job_id.ordinal() != 2)).unwrap();
+    assert_eq!(lines(&paths.answers).len(), 4, "nothing is written twice");
+    files.write(&[row(batch, 5), ResultRow { run: 2, ..row(batch, 3) }]).unwrap();
+    files.settle().unwrap();
+    let found: Vec<(String, u64)> = lines(&paths.answers)
+        .iter()
+        .map(|line| (line["custom_id"].as_str().unwrap().to_owned(), line["gristmill"]["run"].as_u64().unwrap()))
+        .collect();
+    let expected = [("job-0", 1), ("job-4", 1), ("job-1", 2), ("job-5", 1), ("job-3", 2)];
+    assert_eq!(found, expected.map(|(name, run)| (name.to_owned(), run)));
+    assert!(!errors.exists() && files.errors_path().is_none());
+}
+
+#[test]
+fn files_move_between_one_and_two_when_they_are_taken_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (Paths::new(dir.path().join("out.jsonl"), true), Paths::new(dir.path().join("out.jsonl"), false));
+    let batch = BatchId::new(time());
+    let rows = [row(batch, 0), failed(batch, 1, 1, Status::Failed, ErrorRecord::new(ErrorClass::Timeout, "late"))];
+    let write = |paths: &Paths| {
+        let mut files = Files::resume(paths, batch, |_, _| true).unwrap();
+        files.write(&rows).unwrap();
+        files.settle().unwrap();
+        lines(&paths.answers).len()
+    };
+    assert_eq!(write(&one), 2);
+    assert_eq!(write(&two), 1);
+    assert_eq!(lines(two.errors.as_ref().unwrap()).len(), 1);
+    assert_eq!(write(&one), 2);
+    let simulated = ResultRow { simulated: true, ..row(BatchId::new(time()), 0) };
+    std::fs::write(&two.answers, line(&simulated)).unwrap();
+    std::fs::write(two.errors.as_ref().unwrap(), line(&simulated)).unwrap();
+    let files = Files::resume(&two, batch, |_, _| true).unwrap();
+    assert_eq!((lines(&two.answers).len(), two.errors.as_ref().unwrap().exists()), (0, false), "{files:?}");
 }

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use gristmill_common::batch::{Batch, BatchState, Counters, NewBatch};
-use gristmill_common::broker::{self, Aside, AsideMessage, Broker, Confirm, Consumer, Outgoing};
+use gristmill_common::broker::{self, Aside, AsideMessage, Broker, Confirm, Consumer, Drift, Outgoing};
 use gristmill_common::id::{BatchId, JobId, OwnerId, PartDay};
 use gristmill_common::job::{Identity, Job, JobRef, LaneKey};
 use gristmill_common::outcome::{ResultRow, Status};
 use gristmill_common::store::{
-    Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, Due, ErrorCount, Flushed, Keepership,
-    Opened, Page, Progress, Recorded, Renewal, Result, Settlement, Store, Unpublished, Verdict, WorkerInfo, WorkerRow,
+    Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, DroppedPartition, Due, ErrorCount,
+    Flushed, Forgotten, JobDetail, JobLine, JobSelector, Keepership, Opened, Page, Progress, Recorded, Renewal, Result,
+    Sealed, Settlement, Store, Unpublished, Verdict, Wait, WorkerInfo, WorkerRow,
 };
 use tokio::sync::watch;
 
@@ -30,6 +32,8 @@ pub(crate) struct State {
     pub(crate) throughs: Vec<u64>,
     /// What the next calls of `record` answer instead of recording.
     pub(crate) record_answers: VecDeque<Recorded>,
+    /// Who takes the batch at the next seal: nobody, so that it is free, or another producer.
+    pub(crate) lost_at_seal: Option<Option<OwnerId>>,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,7 @@ impl Store for FakeStore {
                 calls: 0,
                 input_tokens: 0,
                 output_tokens: 0,
-                cost_pico_usd: 0,
+                cost_pico_usd: Some(0),
                 created_at: new.created_at,
                 finished_at: None,
                 cancel_requested_at: None,
@@ -118,14 +122,18 @@ impl Store for FakeStore {
         Ok(())
     }
 
-    async fn seal(&self, _: BatchId, producer: OwnerId) -> Result<()> {
+    async fn seal(&self, _: BatchId, producer: OwnerId) -> Result<Sealed> {
         let mut state = self.state.lock().unwrap();
+        if let Some(other) = state.lost_at_seal.take() {
+            state.producer = other;
+            return Ok(Sealed::LostProducer);
+        }
         assert_eq!(state.producer.take(), Some(producer));
         state.sealed += 1;
         let batch = state.batch.as_mut().unwrap();
         batch.total = Some(batch.recorded);
         batch.published_through = batch.recorded;
-        Ok(())
+        Ok(Sealed::Committed)
     }
 
     async fn leave(&self, _: BatchId, producer: OwnerId) -> Result<()> {
@@ -139,6 +147,11 @@ impl Store for FakeStore {
 
     async fn renew_producer(&self, _: BatchId, _: OwnerId, _: Duration) -> Result<()> {
         Ok(())
+    }
+
+    async fn custom_ids(&self, _: BatchId, jobs: &[JobId]) -> Result<Vec<String>> {
+        let state = self.state.lock().unwrap();
+        Ok(state.jobs.iter().filter(|job| jobs.contains(&job.id)).map(|job| job.custom_id.clone()).collect())
     }
 
     async fn identities(&self, _: BatchId, after: Option<JobId>, limit: u32) -> Result<Vec<(JobId, Identity)>> {
@@ -190,10 +203,16 @@ impl Store for FakeStore {
     async fn check_schema(&self) -> Result<()> {
         unimplemented!()
     }
+    async fn open_reruns(&self, _: BatchId, _: Option<JobId>, _: u32) -> Result<Vec<(JobId, u32)>> {
+        unimplemented!()
+    }
     async fn errors(&self, _: BatchId, _: u32) -> Result<Vec<ErrorCount>> {
         unimplemented!()
     }
     async fn progress(&self, _: BatchId) -> Result<Progress> {
+        unimplemented!()
+    }
+    async fn waits(&self, _: BatchId, _: u32) -> Result<Vec<Wait>> {
         unimplemented!()
     }
     async fn workers(&self) -> Result<Vec<WorkerRow>> {
@@ -205,7 +224,28 @@ impl Store for FakeStore {
     async fn cancel(&self, _: BatchId) -> Result<bool> {
         unimplemented!()
     }
-    async fn retry(&self, _: BatchId, _: &[Status], _: u32) -> Result<u64> {
+    async fn retry(&self, _: BatchId, _: &[Status], _: Cursor, _: u32) -> Result<(u64, Option<Cursor>)> {
+        unimplemented!()
+    }
+    async fn find_jobs(&self, _: &JobSelector, _: u32) -> Result<Vec<(BatchId, JobId)>> {
+        unimplemented!()
+    }
+    async fn job(&self, _: BatchId, _: JobId) -> Result<Option<JobDetail>> {
+        unimplemented!()
+    }
+    async fn jobs(&self, _: BatchId, _: Option<&[Status]>, _: Option<JobId>, _: u32) -> Result<Vec<JobLine>> {
+        unimplemented!()
+    }
+    async fn resume(&self, _: Option<&str>) -> Result<Vec<DeploymentReport>> {
+        unimplemented!()
+    }
+    async fn ended_before(&self, _: DateTime<Utc>, _: u32) -> Result<Vec<Batch>> {
+        unimplemented!()
+    }
+    async fn forget(&self, _: BatchId, _: u32) -> Result<Forgotten> {
+        unimplemented!()
+    }
+    async fn drop_empty_partitions(&self, _: PartDay) -> Result<Vec<DroppedPartition>> {
         unimplemented!()
     }
     async fn register(&self, _: &WorkerInfo, _: Duration) -> Result<()> {
@@ -327,6 +367,9 @@ impl Broker for FakeBroker {
     }
     async fn check(&self) -> broker::Result<()> {
         Ok(())
+    }
+    async fn drift(&self, _: &[String]) -> broker::Result<Vec<Drift>> {
+        unimplemented!()
     }
     async fn shutdown(&self) {}
 }

@@ -146,6 +146,16 @@ impl Known {
         Members { recorded_before: self.recorded, matched }
     }
 
+    /// Returns the first recorded jobs, at most `most`, that the input did not hold.
+    pub(super) fn first_missing(&self, most: usize) -> Vec<JobId> {
+        let is_missing = |ordinal: &u64| match &self.state {
+            State::InOrder { .. } => *ordinal >= self.matched,
+            State::Sorted { matched, .. } => !bit(matched, *ordinal),
+        };
+        let missing = (0..self.recorded).filter(is_missing).take(most);
+        missing.filter_map(|ordinal| Some(JobId::derive(self.batch, u32::try_from(ordinal).ok()?))).collect()
+    }
+
     /// Returns how many recorded jobs the input did not hold.
     pub(super) const fn missing(&self) -> u64 {
         self.recorded.saturating_sub(self.matched)

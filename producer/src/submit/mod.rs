@@ -25,6 +25,7 @@ use crate::producer::Producer;
 #[cfg(test)]
 pub(crate) mod fake;
 mod known;
+mod name;
 mod pack;
 pub(crate) mod publish;
 mod record;
@@ -37,6 +38,9 @@ use record::Submitter;
 
 /// Largest body that is taken, in bytes: images and documents fit, a file given by mistake does not.
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Changed jobs of which a submission tells the `custom_id`.
+pub const MOST_LISTED: usize = 20;
 
 /// How often a busy batch is tried again.
 const BUSY_POLL: Duration = Duration::from_secs(1);
@@ -58,6 +62,17 @@ pub struct BatchSpec {
     pub tags: BTreeMap<String, String>,
     /// Most that the batch may cost, in picodollars.
     pub budget_pico_usd: Option<i64>,
+}
+
+impl BatchSpec {
+    /// Fails where [`Producer::submit`] would refuse it, without a look at the store.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`], which says what a name may be.
+    pub fn validate(&self) -> Result<()> {
+        name::check(&self.name)
+    }
 }
 
 /// One request to submit.
@@ -110,6 +125,8 @@ pub struct Submitted {
     pub already_there: u64,
     /// Jobs recorded before that the input does not hold any more: their lines were changed or removed.
     pub changed: u64,
+    /// The `custom_id`s of the first [`MOST_LISTED`] of these, in the order in which they were recorded.
+    pub changed_ids: Vec<String>,
     /// Which of the batch's jobs the input holds.
     pub members: Arc<Members>,
 }
@@ -122,13 +139,14 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// [`Error::Interrupted`] after `control.stop`; what the input, the store or the broker refuse for good. What was
+    /// [`Error::Name`]; [`Error::Interrupted`] after `control.stop`; what the input, the store or the broker refuse for good. What was
     /// recorded by then is run all the same, and submitting the same input again goes on behind it.
     pub async fn submit<S, E>(&self, spec: BatchSpec, jobs: S, control: &Control) -> Result<Submitted>
     where
         S: Stream<Item = std::result::Result<NewJob, E>>,
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        spec.validate()?;
         let publisher = Publisher::new(self, control.stop.clone(), Some(control.progress.clone()))?;
         let new = self.new_batch(&spec);
         let batch = self.open(&new, control).await?;

@@ -10,12 +10,12 @@ use gristmill_common::batch::{Batch, NewBatch};
 use gristmill_common::failpoint;
 use gristmill_common::id::JobId;
 use gristmill_common::job::{Identity, Job, LaneKey};
-use gristmill_common::store::{Chunk, Opened, Recorded};
+use gristmill_common::store::{Chunk, Opened, Recorded, Sealed};
 use tokio::time::Instant;
 
 use super::known::Known;
 use super::publish::{Publisher, Recording};
-use super::{Control, MAX_BODY_BYTES, NewJob, Submitted};
+use super::{Control, MAX_BODY_BYTES, MOST_LISTED, NewJob, Submitted};
 use crate::error::{Error, Result};
 use crate::producer::Producer;
 
@@ -261,18 +261,33 @@ impl Recorder<'_> {
     async fn finish(&mut self) -> Result<Submitted> {
         let producer = self.producer;
         failpoint::pass("producer.before_seal");
-        producer.patiently(self.control, || producer.store().seal(self.batch.id, producer.owner)).await?;
+        loop {
+            let sealing = || producer.store().seal(self.batch.id, producer.owner);
+            match producer.patiently(self.control, sealing).await? {
+                Sealed::Committed => break,
+                Sealed::LostProducer => self.take_back(0).await?,
+            }
+        }
         let members = Arc::new(self.known.members());
         let already_there = self.already_there;
         self.control.progress.send_modify(|progress| {
             progress.already_there = already_there;
             progress.members = Some(Arc::clone(&members));
         });
+        let changed = self.known.first_missing(MOST_LISTED);
+        let changed_ids = if changed.is_empty() {
+            Vec::new()
+        } else {
+            // The batch is sealed: whoever stops here misses names to show, and nothing else.
+            let names = producer.patiently(self.control, || producer.store().custom_ids(self.batch.id, &changed)).await;
+            names.unwrap_or_default()
+        };
         Ok(Submitted {
             batch: self.batch.clone(),
             recorded_now: self.recorded_now,
             already_there,
             changed: self.known.missing(),
+            changed_ids,
             members,
         })
     }

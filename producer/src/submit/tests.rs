@@ -113,6 +113,8 @@ proptest! {
             assert_eq!(bench.names(), expected.iter().map(|name| format!("job-{name}")).collect::<Vec<_>>());
             let gone = before.iter().filter(|name| !after.contains(name)).count();
             assert_eq!(submitted.changed, gone as u64);
+            let listed = before.iter().filter(|name| !after.contains(name)).take(MOST_LISTED);
+            assert_eq!(submitted.changed_ids, listed.map(|name| format!("job-{name}")).collect::<Vec<_>>());
             for (position, name) in expected.iter().enumerate() {
                 let id = bench.store.state.lock().unwrap().jobs[position].id;
                 assert_eq!(submitted.members.contains(id), after.contains(name), "job {name}");
@@ -211,6 +213,24 @@ async fn a_hold_that_was_lost_in_an_outage_is_taken_back() {
     let submitted = bench.submit(jobs(0..10)).await.unwrap();
     assert_eq!(submitted.recorded_now, 10);
     assert_eq!(bench.names().len(), 10);
+}
+
+#[tokio::test]
+async fn a_hold_that_was_lost_before_the_seal_is_taken_back() {
+    let bench = Bench::default();
+    bench.store.state.lock().unwrap().lost_at_seal = Some(None);
+    bench.submit(jobs(0..10)).await.unwrap();
+    assert_eq!(bench.store.state.lock().unwrap().sealed, 1);
+}
+
+#[tokio::test]
+async fn a_batch_that_another_took_before_the_seal_is_no_success() {
+    let bench = Bench::default();
+    let other = bench.producer().owner;
+    bench.store.state.lock().unwrap().lost_at_seal = Some(Some(other));
+    assert!(matches!(bench.submit(jobs(0..10)).await.unwrap_err(), Error::Replaced(_)));
+    let state = bench.store.state.lock().unwrap();
+    assert_eq!((state.sealed, state.producer), (0, Some(other)), "it is the other's to seal");
 }
 
 #[tokio::test]

@@ -72,6 +72,7 @@ macro_rules! broker_suite {
             priorities_share_by_weight_and_none_starves,
             lanes_of_a_priority_take_turns,
             the_window_bounds_unacknowledged_deliveries,
+            the_window_can_be_changed,
             concurrent_publishes_are_all_confirmed_and_delivered_once,
             a_large_call_is_confirmed_message_by_message,
             consumers_of_a_group_share_its_messages,

@@ -24,7 +24,7 @@ async fn lab() -> (Lab, PathBuf) {
     let path = folder.path().join("gristmill.db");
     let store = store(&path).await;
     let other = self::store(&path).await;
-    (Lab { store: store.shared(), other: other.shared(), guard: Box::new(folder) }, path)
+    (Lab { owner: store.clone().shared(), store: store.shared(), other: other.shared(), guard: Box::new(folder) }, path)
 }
 
 async fn store(path: &Path) -> SqliteStore {

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gristmill_common::clock::SystemClock;
-use gristmill_common::store::{Error, SqliteStore, Store};
+use gristmill_common::outcome::Status;
+use gristmill_common::store::{Error, Keepership, Renewal, SqliteStore, Store};
+use gristmill_tests::suite::store::{LONG, owner};
 use sqlx::Connection as _;
 use tempfile::TempDir;
 
-use super::{connect, store};
+use super::{connect, lab, store};
 
 /// Opens what cannot be opened; returns what is said, with the test's folder as `DIR`.
 async fn refused(folder: &Path, path: &Path) -> String {
@@ -25,6 +27,7 @@ async fn a_missing_file_is_made_with_the_current_schema() {
     let path = folder.path().join("new.db");
     let store = store(&path).await;
     store.check_schema().await.unwrap();
+    assert_eq!(store.migrate().await.unwrap(), [1], "it says what the opening did, once");
     assert_eq!(store.migrate().await.unwrap(), [0; 0]);
     drop(store);
     super::store(&path).await.check_schema().await.unwrap();
@@ -100,13 +103,41 @@ async fn one_process_at_a_time_works_the_queue() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("gristmill.db");
     let (first, second) = (store(&path).await, store(&path).await);
-    let lock = first.lock_exclusively().unwrap();
-    let text = second.lock_exclusively().unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
+    let lock = first.lock_exclusively().await.unwrap();
+    let text =
+        second.lock_exclusively().await.unwrap_err().to_string().replace(&folder.path().display().to_string(), "DIR");
     let pid = std::process::id();
     assert_eq!(
         text,
         format!("another gristmill works on DIR/gristmill.db (pid {pid}); wait for it, or use --db with another file")
     );
     drop(lock);
-    let _lock = second.lock_exclusively().unwrap();
+    let _lock = second.lock_exclusively().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_takes_the_right_to_work_buries_who_had_it() {
+    let (lab, path) = lab().await;
+    let submitted = lab.submitted("sweep", 5).await;
+    let (died, left) = (lab.worker(LONG).await, lab.worker(LONG).await);
+    assert!(matches!(lab.store.keep(died, LONG).await.unwrap(), Keepership::Held { .. }));
+    lab.admitted(died, &submitted.jobs[..3]).await;
+    lab.store.deregister(left).await.unwrap();
+    for death in 1..=3 {
+        let next = store(&path).await;
+        let _lock = next.lock_exclusively().await.unwrap();
+        let due = next.due(10).await.unwrap().len();
+        assert_eq!(due, if death < 3 { 3 } else { 2 }, "at once, and not after a lease");
+        assert!(matches!(next.keep(owner(), LONG).await.unwrap(), Keepership::Held { .. }));
+        lab.due(due).await;
+        if death < 3 {
+            let worker = lab.worker(LONG).await;
+            lab.admitted(worker, &submitted.jobs[..3]).await;
+            // It dies while it calls one of them.
+            assert!(next.calling(worker, submitted.jobs[0].id).await.unwrap());
+        }
+    }
+    let rows = lab.rows(submitted.id, 1).await;
+    assert_eq!((rows[0].job_id, rows[0].result.status), (submitted.jobs[0].id, Status::Failed));
+    assert_eq!(lab.store.renew(died, LONG, 0, &[]).await.unwrap(), Renewal::Lost);
 }

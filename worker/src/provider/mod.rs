@@ -24,6 +24,7 @@ mod classify;
 mod client;
 mod details;
 mod exchange;
+mod key;
 mod lenient;
 mod openai;
 mod redact;
@@ -129,6 +130,17 @@ pub struct Answer {
     pub output_text: Option<String>,
 }
 
+/// A request as it would be sent, for people to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// The address, without what may be secret in it.
+    pub url: String,
+    /// The headers; those that are secret read `***`.
+    pub headers: Vec<(String, String)>,
+    /// The body, to the byte.
+    pub body: Bytes,
+}
+
 /// Calls one deployment.
 #[async_trait]
 pub trait Provider: Send + Sync + fmt::Debug {
@@ -136,6 +148,21 @@ pub trait Provider: Send + Sync + fmt::Debug {
     ///
     /// Dropping the future ends the connection; the provider may still have done, and billed, the work.
     async fn call(&self, call: Call<'_>) -> Reply;
+
+    /// Shows what [`Provider::call`] would send.
+    ///
+    /// # Errors
+    ///
+    /// The error with which the call would end before anything was sent.
+    fn preview(&self, call: Call<'_>) -> Result<Preview, Box<ErrorRecord>>;
+
+    /// Reads which models the provider says it has, which costs nothing; within `limit`.
+    ///
+    /// # Errors
+    ///
+    /// What the provider, or the way to it, says. Not every provider tells its models, and not with every key: only a refused
+    /// key and a failed connection say that calls would fail too.
+    async fn models(&self, limit: Duration) -> Result<Vec<String>, Box<ErrorRecord>>;
 }
 
 /// Makes the provider of a deployment. Deployments built from one [`Http`] share connections.

@@ -13,17 +13,21 @@ use gristmill_common::id::JobId;
 use gristmill_common::outcome::Usage;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use reqwest::Url;
-use secrecy::ExposeSecret as _;
 
 use super::address::{self, Api};
 use super::answer::{self, Fault};
 use super::classify;
 use super::details::Details;
 use super::exchange::{Exchange, Limits, exchange};
-use super::redact::Redactor;
+use super::key::{Credentials, Key};
 use super::splice;
-use super::{Answer, Call, Error, Http, Provider, Reply};
+use super::{Answer, Call, Error, Http, Preview, Provider, Reply};
 
+/// The path of Anthropic's own API, which asks and answers otherwise.
+const ANTHROPIC_PATH: &str = "messages";
+/// The least that a call of the flex tier may take: <https://platform.openai.com/docs/guides/flex-processing>, read 2026-11,
+/// advises 15 minutes.
+const FLEX_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 
 /// One deployment of an OpenAI-compatible endpoint.
@@ -35,10 +39,8 @@ pub(super) struct OpenAi {
     base: Url,
     /// The addresses of the known APIs, in the order of [`Api::KNOWN`].
     addresses: [Url; Api::KNOWN.len()],
-    /// What every request sends.
-    headers: HeaderMap,
+    key: Key,
     limits: Limits,
-    redactor: Redactor,
     clock: Arc<dyn Clock>,
 }
 
@@ -58,56 +60,70 @@ impl OpenAi {
         let join = |(_, path)| address::join(&base, path).ok_or_else(|| Error::InvalidEndpoint { deployment: name() });
         let [chat, responses, embeddings, completions] = Api::KNOWN.map(join);
         let addresses = [chat?, responses?, embeddings?, completions?];
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(key) = &deployment.api_key {
-            let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose_secret())).map_err(|_| {
-                let source_name = deployment.key_source.clone().unwrap_or_else(|| "of unknown source".to_owned());
-                Error::InvalidKey { deployment: name(), source_name }
-            })?;
-            bearer.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, bearer);
-        }
-        let redactor = Redactor::new(deployment.api_key.as_ref(), &base);
-        let client = http
-            .client(&base, deployment.timeouts.connect)
-            .map_err(|reason| Error::Client { deployment: name(), reason: redactor.text(&reason).into_owned() })?;
+        let key = Key::new(deployment)?;
+        let client = http.client(&base, deployment.timeouts.connect).map_err(|reason| Error::Client {
+            deployment: name(),
+            reason: key.known().redactor.text(&reason).into_owned(),
+        })?;
         Ok(Self {
             name: Arc::clone(&deployment.name),
             kind: Arc::clone(&deployment.provider),
             model: Arc::clone(&deployment.model),
             client,
             addresses,
-            headers,
+            key,
             limits: Limits {
                 timeouts: deployment.timeouts,
                 deadline: None,
                 max_response_bytes: http.max_response_bytes(),
             },
-            redactor,
             base,
             clock,
         })
     }
 
-    /// Finds the address of an API path; `None` for what is no plain path.
-    fn address(&self, endpoint: &str) -> Option<(Api, Url)> {
+    /// Finds the address of an API path; the error says why there is none.
+    fn address(&self, endpoint: &str) -> Result<(Api, Url), String> {
         let path = address::path_below_version(endpoint);
-        let known = Api::KNOWN.iter().zip(&self.addresses).find(|((_, known), _)| *known == path);
-        match known {
-            Some(((api, _), url)) => Some((*api, url.clone())),
-            None => Some((Api::Other, address::join(&self.base, path)?)),
+        if path == ANTHROPIC_PATH {
+            return Err(format!(
+                "deployment `{}` speaks OpenAI's API and cannot serve {endpoint}, which is Anthropic's; send this \
+                 request to a deployment of provider anthropic, or write it as /v1/chat/completions",
+                self.name
+            ));
         }
+        let known = Api::KNOWN.iter().zip(&self.addresses).find(|((_, known), _)| *known == path);
+        if let Some(((api, _), url)) = known {
+            return Ok((*api, url.clone()));
+        }
+        let url = address::join(&self.base, path).ok_or_else(|| {
+            let shown = endpoint.chars().take(80).collect::<String>();
+            format!("`{}` is not the path of an API; use one such as /v1/chat/completions", shown.escape_debug())
+        })?;
+        Ok((Api::Other, url))
     }
 
-    fn request(&self, url: Url, job: JobId) -> reqwest::Request {
+    /// Finds the address of a call and fits its body.
+    fn fit(&self, call: &Call<'_>) -> Result<(Api, Url, Bytes), String> {
+        let (api, url) = self.address(call.endpoint)?;
+        let body = splice::fit(call.body, &self.model, call.service_tier)
+            .map_err(|_| "the request's body is not a JSON object".to_owned())?;
+        Ok((api, url, body))
+    }
+
+    fn request(&self, credentials: &Credentials, url: Url, job: JobId) -> reqwest::Request {
         let mut request = reqwest::Request::new(Method::POST, url);
-        request.headers_mut().clone_from(&self.headers);
+        let headers = request.headers_mut();
+        headers.reserve(8);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(bearer) = &credentials.bearer {
+            headers.insert(header::AUTHORIZATION, bearer.clone());
+        }
         let mut text = [0; 36];
         let text: &str = job.uuid().hyphenated().encode_lower(&mut text);
         // The digits and dashes of an id are always a header's value.
         if let Ok(id) = HeaderValue::from_str(text) {
-            request.headers_mut().insert(CLIENT_REQUEST_ID, id);
+            headers.insert(CLIENT_REQUEST_ID, id);
         }
         request
     }
@@ -125,12 +141,12 @@ impl OpenAi {
             service_tier: None,
             outcome: Err(Box::new(ErrorRecord::new(ErrorClass::BadRequest, message))),
         };
-        self.sign(&mut reply);
+        self.sign(&self.key.known(), &mut reply);
         reply
     }
 
-    /// Reads what came back.
-    pub(super) fn reply(&self, api: Api, body: &Bytes, exchange: Exchange) -> Reply {
+    /// Reads what came back to a call with these credentials.
+    pub(super) fn reply(&self, credentials: &Credentials, api: Api, body: &Bytes, exchange: Exchange) -> Reply {
         let mut reply = Reply {
             sent: exchange.sent,
             http_status: None,
@@ -162,7 +178,7 @@ impl OpenAi {
             (Err(record), _) => reply.outcome = Err(Box::new(record)),
             (Ok(_), None) => {}
         }
-        self.sign(&mut reply);
+        self.sign(credentials, &mut reply);
         reply
     }
 
@@ -195,7 +211,7 @@ impl OpenAi {
     }
 
     /// Writes into an error where it happened, and takes out what must not be shown.
-    fn sign(&self, reply: &mut Reply) {
+    fn sign(&self, credentials: &Credentials, reply: &mut Reply) {
         let Err(record) = &mut reply.outcome else { return };
         record.provider = Some(self.kind.to_string());
         record.model = Some(self.model.to_string());
@@ -206,7 +222,7 @@ impl OpenAi {
         } else {
             record.request_id.clone_from(&reply.request_id);
         }
-        self.redactor.record(record);
+        credentials.redactor.record(record);
         // Cut only now: a cut through a secret would hide it from redaction.
         if let Some(body) = record.body.as_mut().filter(|body| body.len() > BODY_CAP_BYTES) {
             body.truncate(body.floor_char_boundary(BODY_CAP_BYTES));
@@ -219,19 +235,72 @@ impl OpenAi {
 #[async_trait]
 impl Provider for OpenAi {
     async fn call(&self, call: Call<'_>) -> Reply {
-        let Some((api, url)) = self.address(call.endpoint) else {
-            return self.refuse(format!(
-                "`{}` is not the path of an API; use one such as /v1/chat/completions",
-                call.endpoint.chars().take(80).collect::<String>().escape_debug()
-            ));
+        let (api, url, body) = match self.fit(&call) {
+            Ok(fitted) => fitted,
+            Err(message) => return self.refuse(message),
         };
-        let Ok(body) = splice::fit(call.body, &self.model, call.service_tier) else {
-            return self.refuse("the request's body is not a JSON object".to_owned());
-        };
-        let limits = Limits { deadline: call.deadline, ..self.limits };
-        let exchange = exchange(&self.client, self.request(url, call.job), body.clone(), limits).await;
-        self.reply(api, &body, exchange)
+        let mut limits = Limits { deadline: call.deadline, ..self.limits };
+        if call.service_tier == Some("flex") {
+            limits.timeouts.total = limits.timeouts.total.max(FLEX_TIMEOUT);
+            limits.timeouts.first_byte = limits.timeouts.first_byte.max(FLEX_TIMEOUT);
+        }
+        let credentials = self.key.current().await;
+        let request = self.request(&credentials, url, call.job);
+        let exchange = exchange(&self.client, request, body.clone(), limits).await;
+        let reply = self.reply(&credentials, api, &body, exchange);
+        if reply.http_status == Some(401) {
+            self.key.doubt();
+        }
+        reply
     }
+
+    fn preview(&self, call: Call<'_>) -> Result<Preview, Box<ErrorRecord>> {
+        let (_, mut url, body) = match self.fit(&call) {
+            Ok(fitted) => fitted,
+            Err(message) => return Err(Box::new(ErrorRecord::new(ErrorClass::BadRequest, message))),
+        };
+        let show = |(name, value): (&HeaderName, &HeaderValue)| {
+            let value = if value.is_sensitive() { "***" } else { value.to_str().unwrap_or("***") };
+            (name.to_string(), value.to_owned())
+        };
+        let request = self.request(&self.key.known(), url.clone(), call.job);
+        let headers = request.headers().iter().map(show).collect();
+        // Neither can fail: the address has a host.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url.set_query(None);
+        Ok(Preview { url: url.into(), headers, body })
+    }
+
+    async fn models(&self, limit: Duration) -> Result<Vec<String>, Box<ErrorRecord>> {
+        let Some(url) = address::join(&self.base, "models") else { return Ok(Vec::new()) };
+        let mut request = reqwest::Request::new(Method::GET, url);
+        let credentials = self.key.current().await;
+        if let Some(bearer) = &credentials.bearer {
+            request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
+        }
+        let limits = Limits { deadline: Some(limit), ..self.limits };
+        let exchange = exchange(&self.client, request, Bytes::new(), limits).await;
+        let reply = self.reply(&credentials, Api::Other, &Bytes::new(), exchange);
+        let answer = reply.outcome?;
+        Ok(serde_json::from_slice::<ModelList>(&answer.body)
+            .unwrap_or_default()
+            .data
+            .into_iter()
+            .map(|m| m.id)
+            .collect())
+    }
+}
+
+/// The answer of `GET /models`, <https://platform.openai.com/docs/api-reference/models/list>, read 2026-11.
+#[derive(Default, serde::Deserialize)]
+struct ModelList {
+    data: Vec<Model>,
+}
+
+#[derive(serde::Deserialize)]
+struct Model {
+    id: String,
 }
 
 fn whole_ms(time: Duration) -> u32 {

@@ -1,19 +1,9 @@
 //! Fits a request's JSON text to its deployment by cutting and pasting: every byte that need not change stays as it was.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
-
-/// The text is no JSON object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NotAnObject;
-
-/// A key and where its value stands.
-type Member<'a> = (Cow<'a, str>, Range<usize>);
-
-/// A replacement of a part of the text; an empty range inserts.
-type Edit<'a> = (Range<usize>, Cow<'a, str>);
+use gristmill_common::splice::{Edit, Members, NotAnObject, apply, insertion, quoted};
 
 /// Sets the top-level `model` and `service_tier`, and turns streaming off.
 ///
@@ -25,7 +15,7 @@ pub(super) fn fit(body: &Bytes, model: &str, service_tier: Option<&str>) -> Resu
     let mut edits: Vec<Edit<'_>> = Vec::new();
     let (mut has_model, mut has_tier, mut streams, mut is_empty) = (false, false, false, true);
     let mut stream_options = None;
-    while let Some((key, value)) = members.next()? {
+    while let Some((key, value)) = members.next_member()? {
         is_empty = false;
         match &*key {
             "model" => {
@@ -47,22 +37,10 @@ pub(super) fn fit(body: &Bytes, model: &str, service_tier: Option<&str>) -> Resu
     if streams {
         edits.extend(stream_options.map(|value| (value, "null".into())));
     }
-    let mut missing = String::new();
-    for (name, value) in [
-        (!has_model).then_some(("model", model)),
-        service_tier.filter(|_| !has_tier).map(|tier| ("service_tier", tier)),
-    ]
-    .into_iter()
-    .flatten()
-    {
-        missing.push_str(&format!("{}:{},", quoted(name), quoted(value)));
-    }
-    if !missing.is_empty() {
-        if is_empty {
-            missing.pop();
-        }
-        edits.push((members.inside..members.inside, missing.into()));
-    }
+    let model = (!has_model).then(|| ("model", quoted(model)));
+    let tier = service_tier.filter(|_| !has_tier).map(|tier| ("service_tier", quoted(tier)));
+    let missing = [model, tier].into_iter().flatten().collect::<Vec<_>>();
+    edits.extend(insertion(&members, is_empty, missing.iter().map(|(name, value)| (*name, value.as_str()))));
     if edits.is_empty() { Ok(body.clone()) } else { Ok(apply(text, edits)) }
 }
 
@@ -77,133 +55,6 @@ fn set<'a>(text: &str, value: Range<usize>, wanted: &str) -> Option<Edit<'a>> {
         None => false,
     };
     (!is_same).then(|| (value, quoted(wanted).into()))
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-fn apply(text: &str, mut edits: Vec<Edit<'_>>) -> Bytes {
-    edits.sort_by_key(|(range, _)| range.start);
-    let added: usize = edits.iter().map(|(_, with)| with.len()).sum();
-    let mut out = String::with_capacity(text.len() + added);
-    let mut from = 0;
-    for (range, with) in edits {
-        out.push_str(&text[from..range.start]);
-        out.push_str(&with);
-        from = range.end;
-    }
-    out.push_str(&text[from..]);
-    out.into()
-}
-
-/// Walks the members of a JSON object without building anything.
-struct Members<'a> {
-    text: &'a str,
-    at: usize,
-    /// The place behind the opening brace.
-    inside: usize,
-    first: bool,
-}
-
-impl<'a> Members<'a> {
-    fn new(text: &'a str) -> Result<Self, NotAnObject> {
-        let mut members = Self { text, at: 0, inside: 0, first: true };
-        members.expect(b'{')?;
-        members.inside = members.at;
-        Ok(members)
-    }
-
-    /// Returns the next key and where its value stands.
-    fn next(&mut self) -> Result<Option<Member<'a>>, NotAnObject> {
-        self.skip_blanks();
-        if self.peek() == Some(b'}') {
-            return Ok(None);
-        }
-        if !std::mem::take(&mut self.first) {
-            self.expect(b',')?;
-            self.skip_blanks();
-        }
-        let start = self.at;
-        self.skip_string()?;
-        let key = &self.text[start + 1..self.at - 1];
-        let key = if key.contains('\\') {
-            serde_json::from_str::<String>(&self.text[start..self.at]).map_err(|_| NotAnObject)?.into()
-        } else {
-            key.into()
-        };
-        self.skip_blanks();
-        self.expect(b':')?;
-        self.skip_blanks();
-        let start = self.at;
-        self.skip_value()?;
-        if self.at == start {
-            return Err(NotAnObject);
-        }
-        Ok(Some((key, start..self.at)))
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), NotAnObject> {
-        self.skip_blanks();
-        if self.peek() != Some(byte) {
-            return Err(NotAnObject);
-        }
-        self.at += 1;
-        Ok(())
-    }
-
-    fn skip_blanks(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | b'\n')) {
-            self.at += 1;
-        }
-    }
-
-    /// Skips a string by looking for quotes only: most of a request is one long prompt.
-    fn skip_string(&mut self) -> Result<(), NotAnObject> {
-        if self.peek() != Some(b'"') {
-            return Err(NotAnObject);
-        }
-        let inside = self.at + 1;
-        let mut from = inside;
-        loop {
-            let quote = from + self.text[from..].find('"').ok_or(NotAnObject)?;
-            let escapes = self.text.as_bytes()[inside..quote].iter().rev().take_while(|byte| **byte == b'\\').count();
-            from = quote + 1;
-            if escapes % 2 == 0 {
-                self.at = from;
-                return Ok(());
-            }
-        }
-    }
-
-    fn skip_value(&mut self) -> Result<(), NotAnObject> {
-        let mut depth = 0usize;
-        loop {
-            match self.peek().ok_or(NotAnObject)? {
-                b'"' => self.skip_string()?,
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
-                }
-                b'}' | b']' if depth > 0 => {
-                    depth -= 1;
-                    self.at += 1;
-                }
-                b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n' if depth == 0 => return Ok(()),
-                _ => {
-                    self.at += 1;
-                    continue;
-                }
-            }
-            if depth == 0 {
-                return Ok(());
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -101,8 +101,8 @@ impl Lanes {
     pub(super) fn take(&mut self, group: &str, turns: &mut Turns) -> Option<Delivered> {
         let (name, entry) = self.groups.get_key_value(group)?;
         let name = Arc::clone(name);
-        let waiting =
-            |priority, lane| entry.lanes.get(index(priority, lane)).is_some_and(|lane| !lane.ready.is_empty());
+        let deliverable = |lane: &Lane| !lane.ready.is_empty() && lane.out < entry.window;
+        let waiting = |priority, lane| entry.lanes.get(index(priority, lane)).is_some_and(deliverable);
         let (priority, lane) = turns.pick(waiting)?;
         let lane = index(priority, lane);
         let from = self.groups.get_mut(group)?.lanes.get_mut(lane)?;

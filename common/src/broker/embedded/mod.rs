@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::turns::Turns;
 use super::{
-    Aside, AsideMessage, Broker, Confirm, Consumer, Delivery, Error, Outgoing, Result, Settle, Settled, Settler,
+    Aside, AsideMessage, Broker, Confirm, Consumer, Delivery, Drift, Error, Outgoing, Result, Settle, Settled, Settler,
 };
 use crate::envelope::MAX_MESSAGE_BYTES;
 use crate::job::LaneKey;
@@ -125,6 +125,8 @@ impl Settler for Shared {
                 if self.lanes().forget(seq) {
                     self.store.acknowledge(seq);
                     self.hungry.notify_one();
+                    // A window that was made smaller holds back what was read.
+                    self.arrived.notify_waiters();
                 }
             }
             Settled::GiveBack => {
@@ -162,6 +164,7 @@ fn shut_down(doing: &'static str) -> Error {
 fn failed(doing: &'static str) -> impl Fn(StoreError) -> Error {
     move |error| match error {
         StoreError::Unavailable { source, .. } => Error::Unavailable { doing, reason: source.to_string() },
+        full @ StoreError::Full { .. } => Error::Unavailable { doing, reason: full.to_string() },
         StoreError::Refused { source, .. } => Error::Setup(format!("the database refused {doing}: {source}")),
         StoreError::Setup(text) | StoreError::Conflict(text) => Error::Setup(text),
     }
@@ -290,6 +293,17 @@ impl Consumer for Subscription {
     fn try_next(&mut self) -> Option<Delivery> {
         self.shared.take(&self.group, &mut self.turns)
     }
+
+    // What was read stays in memory: one process at a time works the queue, so there is nobody to give it back to.
+    fn resize(&mut self, window: u16) {
+        let before = std::mem::replace(&mut self.window, usize::from(window.max(1)));
+        let mut lanes = self.shared.lanes();
+        lanes.unsubscribe(&self.group, before);
+        lanes.subscribe(&self.group, self.window);
+        drop(lanes);
+        self.shared.hungry.notify_one();
+        self.shared.arrived.notify_waiters();
+    }
 }
 
 impl Drop for Subscription {
@@ -387,6 +401,11 @@ impl Broker for EmbeddedBroker {
         self.shared.running(doing)?;
         self.shared.store.read_aside(kind(Aside::Dead), 0).await.map_err(failed(doing))?;
         Ok(())
+    }
+
+    async fn drift(&self, _groups: &[String]) -> Result<Vec<Drift>> {
+        // Its tables are part of the schema.
+        Ok(Vec::new())
     }
 
     async fn shutdown(&self) {

@@ -1,15 +1,16 @@
 //! The back end as a whole: its connections, its tasks, and their end.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::super::{Aside, AsideMessage, Broker, Confirm, Consumer, Error, Outgoing, Result};
+use super::super::{Aside, AsideMessage, Broker, Confirm, Consumer, Drift, Error, Outgoing, Result};
 use super::consumer::{Inbox, RabbitConsumer};
 use super::lane::{Lane, Pulse};
 use super::link::{Dialer, Groups, Link, Supervisor};
@@ -18,7 +19,7 @@ use super::options::{Address, CALL_TIMEOUT, CLOSE_TIMEOUT, RabbitOptions};
 use super::publisher::{Draft, Publisher};
 use super::topology::Names;
 use super::watchdog::Watchdog;
-use super::{aside, failure};
+use super::{aside, drift, failure};
 use crate::envelope::MAX_MESSAGE_BYTES;
 use crate::job::{LaneKey, Priority};
 
@@ -36,7 +37,14 @@ pub struct RabbitBroker {
     lanes: TaskTracker,
     stop: CancellationToken,
     unsubscribe: CancellationToken,
+    subscriptions: Mutex<Vec<Subscribed>>,
     _stop_when_dropped: DropGuard,
+}
+
+/// The lanes of a consumer, until its token is cancelled.
+struct Subscribed {
+    lanes: Vec<(LaneKey, Arc<Pulse>)>,
+    stop: CancellationToken,
 }
 
 impl RabbitBroker {
@@ -78,6 +86,7 @@ impl RabbitBroker {
             lanes: TaskTracker::new(),
             unsubscribe: stop.child_token(),
             stop,
+            subscriptions: Mutex::default(),
             _stop_when_dropped: stop_when_dropped,
             options,
         })
@@ -131,7 +140,7 @@ impl Broker for RabbitBroker {
         }
         self.management.declare(group).await?;
         // To AMQP 0 means no limit.
-        let window = window.max(1);
+        let (resize, window) = watch::channel(window.max(1));
         let stop = self.unsubscribe.child_token();
         let inbox = Arc::new(Inbox::new(group));
         let mut pulses = Vec::new();
@@ -141,7 +150,7 @@ impl Broker for RabbitBroker {
             let lane = Lane {
                 key,
                 index,
-                window,
+                window: window.clone(),
                 names: self.names.clone(),
                 link: self.consuming.clone(),
                 inbox: Arc::clone(&inbox),
@@ -152,6 +161,10 @@ impl Broker for RabbitBroker {
             };
             self.lanes.spawn(lane.run());
         }
+        let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        subscriptions.retain(|subscribed| !subscribed.stop.is_cancelled());
+        subscriptions.push(Subscribed { lanes: pulses.clone(), stop: stop.clone() });
+        drop(subscriptions);
         let watchdog = Watchdog {
             lanes: pulses,
             inbox: Arc::clone(&inbox),
@@ -161,7 +174,22 @@ impl Broker for RabbitBroker {
             stop: stop.clone(),
         };
         self.lanes.spawn(watchdog.run());
-        Ok(Box::new(RabbitConsumer::new(group, inbox, stop)))
+        Ok(Box::new(RabbitConsumer::new(group, inbox, resize, stop)))
+    }
+
+    fn listens(&self) -> Result<()> {
+        let deaf = |reason: String| Error::Unavailable { doing: "consuming", reason };
+        self.consuming.now().map_err(|reason| deaf(reason.to_string()))?;
+        let subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = subscriptions.iter().filter(|subscribed| !subscribed.stop.is_cancelled()).peekable();
+        if lanes.peek().is_none() {
+            return Err(deaf("nothing is subscribed".to_owned()));
+        }
+        let mut lanes = lanes.flat_map(|subscribed| &subscribed.lanes);
+        match lanes.find(|(_, pulse)| !pulse.subscribed()) {
+            Some((key, _)) => Err(deaf(format!("the queue {key} is not subscribed"))),
+            None => Ok(()),
+        }
     }
 
     async fn depths(&self, lanes: &[LaneKey]) -> Result<Vec<u64>> {
@@ -190,6 +218,10 @@ impl Broker for RabbitBroker {
         // Any lane does: counting what is not there answers 0.
         let lane = LaneKey { group: "check".into(), priority: Priority::Standard, lane: 0 };
         self.management.ready(&lane).await.map(drop)
+    }
+
+    async fn drift(&self, groups: &[String]) -> Result<Vec<Drift>> {
+        drift::find(&self.consuming, &self.names, groups).await
     }
 
     async fn shutdown(&self) {

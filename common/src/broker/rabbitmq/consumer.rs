@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::super::{Consumer, Delivery};
@@ -53,6 +53,13 @@ impl Inbox {
         drop(cleared);
     }
 
+    /// Gives back what waits here for a lane beyond `most` messages, the latest first.
+    pub(super) fn trim(&self, lane: usize, most: usize) {
+        let beyond = self.lock().lanes.get_mut(lane).map(|buffer| buffer.split_off(most.min(buffer.len())));
+        // Outside the lock: dropping settles.
+        drop(beyond);
+    }
+
     fn pick(&self) -> Option<Delivery> {
         let mut state = self.lock();
         let State { lanes, turns } = &mut *state;
@@ -77,14 +84,16 @@ fn first_lane(priority: Priority) -> usize {
 pub(super) struct RabbitConsumer {
     group: String,
     inbox: Arc<Inbox>,
+    /// What its lanes follow.
+    window: watch::Sender<u16>,
     stop: CancellationToken,
     _unsubscribe: DropGuard,
 }
 
 impl RabbitConsumer {
     /// `stop` must be the token of this consumer's lanes.
-    pub(super) fn new(group: &str, inbox: Arc<Inbox>, stop: CancellationToken) -> Self {
-        Self { group: group.to_owned(), inbox, _unsubscribe: stop.clone().drop_guard(), stop }
+    pub(super) fn new(group: &str, inbox: Arc<Inbox>, window: watch::Sender<u16>, stop: CancellationToken) -> Self {
+        Self { group: group.to_owned(), inbox, window, _unsubscribe: stop.clone().drop_guard(), stop }
     }
 }
 
@@ -104,6 +113,11 @@ impl Consumer for RabbitConsumer {
 
     fn try_next(&mut self) -> Option<Delivery> {
         if self.stop.is_cancelled() { None } else { self.inbox.pick() }
+    }
+
+    fn resize(&mut self, window: u16) {
+        let window = window.max(1);
+        self.window.send_if_modified(|current| std::mem::replace(current, window) != window);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! One channel for each lane, so that what closes a channel (a deleted queue, an ack that came too late) touches one queue.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, message};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -30,9 +30,10 @@ use crate::retry::{Schedule, until_ok};
 
 const DOING: &str = "subscribing";
 
-/// What the watchdog sees of a lane.
+/// What others see of a lane.
 #[derive(Debug)]
 pub(super) struct Pulse {
+    subscribed: AtomicBool,
     last_arrival: Mutex<Instant>,
     arrivals: AtomicU64,
     settler: Mutex<Weak<ChannelSettler>>,
@@ -42,11 +43,17 @@ pub(super) struct Pulse {
 impl Pulse {
     pub(super) fn new() -> Self {
         Self {
+            subscribed: AtomicBool::new(false),
             last_arrival: Mutex::new(Instant::now()),
             arrivals: AtomicU64::new(0),
             settler: Mutex::new(Weak::new()),
             rebuild: Notify::new(),
         }
+    }
+
+    /// Tells whether the lane has a channel with a consumer.
+    pub(super) fn subscribed(&self) -> bool {
+        self.subscribed.load(Ordering::Relaxed)
     }
 
     /// Returns the time since something arrived, or since the lane subscribed.
@@ -78,6 +85,11 @@ impl Pulse {
     fn begin(&self, settler: &Arc<ChannelSettler>) {
         self.beat();
         *self.settler.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(settler);
+        self.subscribed.store(true, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.subscribed.store(false, Ordering::Relaxed);
     }
 }
 
@@ -86,7 +98,7 @@ pub(super) struct Lane {
     pub(super) key: LaneKey,
     /// Its place in the inbox.
     pub(super) index: usize,
-    pub(super) window: u16,
+    pub(super) window: watch::Receiver<u16>,
     pub(super) names: Names,
     pub(super) link: Link,
     pub(super) inbox: Arc<Inbox>,
@@ -116,7 +128,7 @@ enum End {
 
 impl Lane {
     /// Runs until stopped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut losses = 0;
         loop {
             let subscribed = until_ok(
@@ -139,7 +151,9 @@ impl Lane {
             .await;
             let Some(Ok(mut subscription)) = subscribed else { return };
             let began = Instant::now();
-            match self.receive(&mut subscription).await {
+            let end = self.receive(&mut subscription).await;
+            self.pulse.end();
+            match end {
                 End::Stopped => return self.end(subscription).await,
                 End::Lost(reason) => {
                     self.drop_lost(subscription, &reason).await;
@@ -165,31 +179,57 @@ impl Lane {
                 topology::declare_base(&channel, &self.names).await?;
                 topology::declare_lane(&channel, &self.names, &self.key).await?;
             }
-            // Per consumer, which is the one of this channel: quorum queues refuse `global`. It bounds what waits here.
-            channel.basic_qos(self.window, BasicQosOptions { global: false }).await.map_err(failed)?;
-            let queue = self.names.work(&self.key)?;
-            let options = BasicConsumeOptions::default();
-            let deliveries =
-                channel.basic_consume(queue, "".into(), options, FieldTable::default()).await.map_err(failed)?;
-            Ok((channel, deliveries))
+            let window = *self.window.borrow();
+            let deliveries = self.consume(&channel, window).await?;
+            Ok((channel, window, deliveries))
         };
         let subscribed = timeout(CALL_TIMEOUT, subscribing).await;
-        let (channel, deliveries) = subscribed.unwrap_or_else(|_| Err(self.link.overdue(DOING)))?;
+        let (channel, window, deliveries) = subscribed.unwrap_or_else(|_| Err(self.link.overdue(DOING)))?;
         let finish = CancellationToken::new();
-        let (settler, acker) = acker::start(&self.tasks, channel.clone(), self.window, finish.clone());
+        let (settler, acker) = acker::start(&self.tasks, channel.clone(), window, finish.clone());
         self.pulse.begin(&settler);
         Ok(Subscription { live, channel, deliveries, settler, acker, finish })
     }
 
+    async fn consume(&self, channel: &Channel, window: u16) -> Result<lapin::Consumer> {
+        let failed = |error: lapin::Error| failure::unavailable(DOING, &error);
+        // For consumers that come after it, of this channel: quorum queues refuse `global`. It bounds what waits here.
+        channel.basic_qos(window, BasicQosOptions { global: false }).await.map_err(failed)?;
+        let queue = self.names.work(&self.key)?;
+        let options = BasicConsumeOptions::default();
+        channel.basic_consume(queue, "".into(), options, FieldTable::default()).await.map_err(failed)
+    }
+
+    /// Replaces the consumer by one with the window that is wanted now, which RabbitMQ cannot change in place.
+    async fn resize(&mut self, subscription: &mut Subscription) -> Result<()> {
+        let window = *self.window.borrow_and_update();
+        let Subscription { channel, deliveries, settler, .. } = subscription;
+        let replacing = async {
+            let cancelled = channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default()).await;
+            cancelled.map_err(|error| failure::unavailable(DOING, &error))?;
+            let before = std::iter::from_fn(|| deliveries.next().now_or_never().flatten()?.ok());
+            self.inbox.put(self.index, before.map(|delivery| deliver(settler, delivery)));
+            self.inbox.trim(self.index, usize::from(window));
+            self.consume(channel, window).await
+        };
+        let replaced = timeout(CALL_TIMEOUT, replacing).await;
+        *deliveries = replaced.unwrap_or_else(|_| Err(self.link.overdue(DOING)))?;
+        Ok(())
+    }
+
     /// Moves deliveries into the inbox until stopped or lost.
-    async fn receive(&self, subscription: &mut Subscription) -> End {
-        let Subscription { live, deliveries, settler, .. } = subscription;
+    async fn receive(&mut self, subscription: &mut Subscription) -> End {
         let mut arrived = Vec::new();
         loop {
+            let Subscription { live, deliveries, settler, .. } = &mut *subscription;
             let mut item = tokio::select! {
                 () = self.stop.cancelled() => return End::Stopped,
                 () = live.lost.cancelled() => return End::Lost("the connection was lost".to_owned()),
                 () = self.pulse.rebuild.notified() => return End::Lost("it got nothing from a queue that has messages".to_owned()),
+                Ok(()) = self.window.changed() => match self.resize(subscription).await {
+                    Ok(()) => continue,
+                    Err(error) => return End::Lost(error.to_string()),
+                },
                 item = deliveries.next() => Some(item),
             };
             let mut end = None;

@@ -12,6 +12,7 @@ mod acker;
 mod aside;
 mod client;
 mod consumer;
+mod drift;
 mod failure;
 mod lane;
 mod link;

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -20,7 +21,7 @@ pub(super) struct Watchdog {
     pub(super) lanes: Vec<(LaneKey, Arc<Pulse>)>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) management: Arc<Management>,
-    pub(super) window: u16,
+    pub(super) window: watch::Receiver<u16>,
     pub(super) deaf_after: Duration,
     pub(super) stop: CancellationToken,
 }
@@ -52,7 +53,8 @@ impl Watchdog {
 
     fn may_be_deaf(&self, index: usize, pulse: &Pulse) -> bool {
         pulse.unsettled().is_some_and(|unsettled| {
-            should_hear(pulse.quiet_for(), self.deaf_after, self.inbox.waiting(index), unsettled, self.window)
+            let window = *self.window.borrow();
+            should_hear(pulse.quiet_for(), self.deaf_after, self.inbox.waiting(index), unsettled, window)
         })
     }
 

@@ -246,7 +246,7 @@ async fn requests(
     Ok(requests)
 }
 
-fn request(row: &PgRow) -> Request {
+pub(super) fn request(row: &PgRow) -> Request {
     Request {
         custom_id: row.get("custom_id"),
         endpoint: row.get("endpoint"),

@@ -2,7 +2,7 @@
 //!
 //! A live row that this owner still holds is the right to write the run's result: it is deleted in the transaction that
 //! inserts the result. Rows are locked in one order everywhere: live rows, then results and attempts, then batches by id.
-//! Counters move by what was really inserted, so a flush that is repeated because its answer was lost moves nothing.
+//! Counters move by what is really inserted, so a flush that is repeated because its answer was lost moves nothing.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,13 +11,14 @@ use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use super::super::{End, Error, Flushed, Result, Settlement, Wake};
+use super::copy::{self, Rows};
 use super::row::{int, seconds, text};
 use super::submit::json_text;
 use super::{again, failed};
 use crate::failure::{ErrorClass, ErrorRecord};
 use crate::id::OwnerId;
 use crate::job::JobRef;
-use crate::outcome::{AttemptRecord, JobResult, Status};
+use crate::outcome::{AttemptRecord, JobResult, Status, Usage};
 
 const DOING: &str = "writing results";
 
@@ -29,31 +30,16 @@ WHERE l.job_id = t.job_id AND l.owner = $1 AND l.state = 0 AND l.run = t.run
 RETURNING l.job_id";
 
 const END_RUNS: &str = "-- results come
-WITH ended AS (
-    INSERT INTO gristmill.result (
-        job_id, run, part_day, batch_id, status, model_group, provider, deployment, served_model, finish_reason,
-        output_text, response, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-        cost_usd, saved_usd, cached, attempts, queued_at, started_at, finished_at, ttft_ms, latency_ms, error_class,
-        error_status, error_code, error_message, error, request_id)
-    SELECT t.job_id, t.run, t.part_day, t.batch_id, t.status, t.model_group, t.provider, t.deployment, t.served_model,
-           t.finish_reason, t.output_text, t.response::json, t.input_tokens, t.cached_input_tokens, t.cache_write_tokens,
-           t.output_tokens, t.reasoning_tokens, t.cost_pico::numeric / 1000000000000,
-           t.saved_pico::numeric / 1000000000000, t.cached, t.attempts, t.queued_at, t.started_at, t.finished_at,
-           t.ttft_ms, t.latency_ms, t.error_class, t.error_status, t.error_code, t.error_message, t.error::json,
-           t.request_id
-    FROM UNNEST($1::uuid[], $2::integer[], $3::date[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[],
-                $9::text[], $10::text[], $11::text[], $12::text[], $13::integer[], $14::integer[], $15::integer[],
-                $16::integer[], $17::integer[], $18::bigint[], $19::bigint[], $20::boolean[], $21::integer[],
-                $22::timestamptz[], $23::timestamptz[], $24::timestamptz[], $25::integer[], $26::integer[], $27::text[],
-                $28::integer[], $29::text[], $30::text[], $31::text[], $32::text[])
-         AS t (job_id, run, part_day, batch_id, status, model_group, provider, deployment, served_model, finish_reason,
-               output_text, response, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
-               reasoning_tokens, cost_pico, saved_pico, cached, attempts, queued_at, started_at, finished_at, ttft_ms,
-               latency_ms, error_class, error_status, error_code, error_message, error, request_id)
-    ON CONFLICT DO NOTHING
-    RETURNING batch_id, status, saved_usd
-)
-SELECT batch_id, status, count(*), (coalesce(sum(saved_usd), 0) * 1000000000000)::bigint FROM ended GROUP BY batch_id, status";
+COPY gristmill.result (
+    job_id, run, part_day, batch_id, status, model_group, provider, deployment, served_model, finish_reason, output_text,
+    response, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_usd, saved_usd,
+    cached, attempts, queued_at, started_at, finished_at, ttft_ms, latency_ms, error_class, error_status, error_code,
+    error_message, error, request_id)
+FROM STDIN (FORMAT binary)";
+
+const ENDED_RUNS: &str = "-- which of these runs have ended
+SELECT r.job_id, r.run FROM UNNEST($1::uuid[], $2::integer[], $3::date[]) AS t (job_id, run, part_day)
+JOIN gristmill.result r ON r.job_id = t.job_id AND r.run = t.run AND r.part_day = t.part_day";
 
 const WAKE_LATER: &str = "-- runs that come back later
 UPDATE gristmill.live l
@@ -68,29 +54,17 @@ FROM UNNEST($2::uuid[], $3::integer[], $4::integer[], $5::integer[], $6::integer
 WHERE l.job_id = t.job_id AND l.owner = $1 AND l.state = 0 AND l.run = t.run";
 
 const KEEP_ATTEMPTS: &str = "-- keep attempts
-WITH kept AS (
-    INSERT INTO gristmill.attempt (
-        job_id, run, attempt, owner, part_day, batch_id, model_group, provider, deployment, model, served_model,
-        service_tier, started_at, ttft_ms, latency_ms, http_status, counted, input_tokens, cached_input_tokens,
-        cache_write_tokens, output_tokens, reasoning_tokens, cost_usd, cost_basis, price_ref, request_id, error_class, error)
-    SELECT t.job_id, t.run, t.attempt, $1, t.part_day, t.batch_id, t.model_group, t.provider, t.deployment, t.model,
-           t.served_model, t.service_tier, t.started_at, t.ttft_ms, t.latency_ms, t.http_status, t.counted, t.input_tokens,
-           t.cached_input_tokens, t.cache_write_tokens, t.output_tokens, t.reasoning_tokens,
-           t.cost_pico::numeric / 1000000000000, t.cost_basis, t.price_ref, t.request_id, t.error_class, t.error::json
-    FROM UNNEST($2::uuid[], $3::integer[], $4::integer[], $5::date[], $6::uuid[], $7::text[], $8::text[], $9::text[],
-                $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::integer[], $15::integer[], $16::integer[],
-                $17::boolean[], $18::integer[], $19::integer[], $20::integer[], $21::integer[], $22::integer[],
-                $23::bigint[], $24::text[], $25::text[], $26::text[], $27::text[], $28::text[])
-         AS t (job_id, run, attempt, part_day, batch_id, model_group, provider, deployment, model, served_model,
-               service_tier, started_at, ttft_ms, latency_ms, http_status, counted, input_tokens, cached_input_tokens,
-               cache_write_tokens, output_tokens, reasoning_tokens, cost_pico, cost_basis, price_ref, request_id,
-               error_class, error)
-    ON CONFLICT DO NOTHING
-    RETURNING batch_id, input_tokens, output_tokens, cost_usd
-)
-SELECT batch_id, count(*), coalesce(sum(input_tokens), 0)::bigint, coalesce(sum(output_tokens), 0)::bigint,
-       (coalesce(sum(cost_usd), 0) * 1000000000000)::bigint
-FROM kept GROUP BY batch_id";
+COPY gristmill.attempt (
+    job_id, run, attempt, owner, part_day, batch_id, model_group, provider, deployment, model, served_model, service_tier,
+    started_at, ttft_ms, latency_ms, http_status, counted, input_tokens, cached_input_tokens, cache_write_tokens,
+    output_tokens, reasoning_tokens, cost_usd, cost_basis, price_ref, request_id, error_class, error)
+FROM STDIN (FORMAT binary)";
+
+const KEPT_ATTEMPTS: &str = "-- which of these attempts are kept
+SELECT a.job_id, a.run, a.attempt
+FROM UNNEST($2::uuid[], $3::integer[], $4::integer[], $5::date[]) AS t (job_id, run, attempt, part_day)
+JOIN gristmill.attempt a ON a.job_id = t.job_id AND a.run = t.run AND a.attempt = t.attempt AND a.owner = $1
+                        AND a.part_day = t.part_day";
 
 const COUNT: &str = "-- move the counters
 UPDATE gristmill.batch b
@@ -126,6 +100,18 @@ impl Delta {
             self.statuses[index] += count;
         }
     }
+
+    fn result(&mut self, result: &JobResult) {
+        self.add(result.status.as_str(), 1);
+        self.saved_pico += result.saved_pico_usd.unwrap_or(0);
+    }
+
+    fn attempt(&mut self, attempt: &AttemptRecord) {
+        self.calls += 1;
+        self.input_tokens += attempt.usage.input_tokens.map_or(0, i64::from);
+        self.output_tokens += attempt.usage.output_tokens.map_or(0, i64::from);
+        self.cost_pico += attempt.cost_pico_usd.unwrap_or(0);
+    }
 }
 
 /// Moves counters, batches in order of id.
@@ -159,7 +145,7 @@ pub(super) async fn flush_splitting(pool: &PgPool, owner: OwnerId, settlements: 
         if part.is_empty() {
             continue;
         }
-        match again!(flush(pool, owner, &part)) {
+        match again!(flush_looking(pool, owner, &part)) {
             Ok(flushed) => {
                 total.results += flushed.results;
                 total.waiting += flushed.waiting;
@@ -214,7 +200,18 @@ fn replace_refused(settlement: &Settlement, source: &sqlx::Error) -> Option<Sett
     })
 }
 
-async fn flush(pool: &PgPool, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed> {
+/// Flushes a group as if all of it were new, which it is unless the answer to an earlier flush was lost; then it looks first.
+async fn flush_looking(pool: &PgPool, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed> {
+    let mut looks = 0;
+    loop {
+        match flush(pool, owner, settlements, looks > 0).await {
+            Err(error) if copy::is_there_already(&error, looks) => looks += 1,
+            done => return done,
+        }
+    }
+}
+
+async fn flush(pool: &PgPool, owner: OwnerId, settlements: &[Settlement], look: bool) -> Result<Flushed> {
     let mut results: Vec<(&JobRef, &JobResult)> = Vec::with_capacity(settlements.len());
     let mut wakes: Vec<(&JobRef, &Wake)> = Vec::new();
     let mut attempts: Vec<(&JobRef, &AttemptRecord)> = Vec::with_capacity(settlements.len());
@@ -229,24 +226,32 @@ async fn flush(pool: &PgPool, owner: OwnerId, settlements: &[Settlement]) -> Res
     wakes.sort_unstable_by_key(|(job, _)| job.id);
     attempts.sort_unstable_by_key(|(job, attempt)| (job.id, attempt.attempt));
 
-    let mut deltas: BTreeMap<Uuid, Delta> = BTreeMap::new();
     let mut flushed = Flushed::default();
     let mut tx = pool.begin().await.map_err(failed(DOING))?;
     if !results.is_empty() {
         let gone = let_go(&mut tx, owner, &results).await?;
-        if gone.len() < results.len() {
-            results.retain(|(job, _)| gone.contains(&job.id.uuid()));
-        }
-        flushed.results = end_runs(&mut tx, &results, &mut deltas).await?;
+        results.retain(|(job, _)| gone.contains(&job.id.uuid()));
     }
     if !wakes.is_empty() {
         flushed.waiting = wake_later(&mut tx, owner, &wakes).await?;
     }
-    if !attempts.is_empty() {
-        flushed.attempts = keep_attempts(&mut tx, owner, &attempts, &mut deltas).await?;
+    if look {
+        leave_out_ended(&mut tx, &mut results).await?;
+        leave_out_kept(&mut tx, owner, &mut attempts).await?;
+    }
+    end_runs(&mut tx, &results).await?;
+    keep_attempts(&mut tx, owner, &attempts).await?;
+    let mut deltas: BTreeMap<Uuid, Delta> = BTreeMap::new();
+    for (job, result) in &results {
+        deltas.entry(job.batch.uuid()).or_default().result(result);
+    }
+    for (job, attempt) in &attempts {
+        deltas.entry(job.batch.uuid()).or_default().attempt(attempt);
     }
     count(&mut tx, &deltas).await?;
     tx.commit().await.map_err(failed(DOING))?;
+    flushed.results = results.len() as u64;
+    flushed.attempts = attempts.len() as u64;
     flushed.lost = (settlements.len() as u64).saturating_sub(flushed.results + flushed.waiting);
     Ok(flushed)
 }
@@ -262,65 +267,67 @@ async fn let_go(tx: &mut PgConnection, owner: OwnerId, results: &[(&JobRef, &Job
     Ok(gone.into_iter().collect())
 }
 
-async fn end_runs(
-    tx: &mut PgConnection,
-    results: &[(&JobRef, &JobResult)],
-    deltas: &mut BTreeMap<Uuid, Delta>,
-) -> Result<u64> {
-    if results.is_empty() {
-        return Ok(0);
-    }
+/// Leaves out runs that have a result, or that come twice.
+async fn leave_out_ended(tx: &mut PgConnection, results: &mut Vec<(&JobRef, &JobResult)>) -> Result<()> {
     let jobs = || results.iter().map(|(job, _)| *job);
-    let all = || results.iter().map(|(_, result)| *result);
-    let usage = || all().map(|result| &result.usage);
-    let errors = || all().map(|result| result.error.as_deref());
-    let rows = sqlx::query(END_RUNS)
+    let rows = sqlx::query(ENDED_RUNS)
         .bind(jobs().map(|job| job.id.uuid()).bind_iter())
         .bind(jobs().map(|job| int(job.run)).bind_iter())
         .bind(jobs().map(|job| job.id.part_day()).bind_iter())
-        .bind(jobs().map(|job| job.batch.uuid()).bind_iter())
-        .bind(all().map(|result| result.status.as_str()).bind_iter())
-        .bind(jobs().map(|job| &*job.lane.group).bind_iter())
-        .bind(all().map(|result| result.provider.as_deref()).bind_iter())
-        .bind(all().map(|result| result.deployment.as_deref()).bind_iter())
-        .bind(all().map(|result| result.served_model.as_deref().map(text)).bind_iter())
-        .bind(all().map(|result| result.finish_reason.as_deref().map(text)).bind_iter())
-        .bind(all().map(|result| result.output_text.as_deref().map(text)).bind_iter())
-        .bind(
-            all().map(|result| result.response.as_deref().and_then(|body| std::str::from_utf8(body).ok())).bind_iter(),
-        )
-        .bind(usage().map(|usage| usage.input_tokens.map(int)).bind_iter())
-        .bind(usage().map(|usage| usage.cached_input_tokens.map(int)).bind_iter())
-        .bind(usage().map(|usage| usage.cache_write_tokens.map(int)).bind_iter())
-        .bind(usage().map(|usage| usage.output_tokens.map(int)).bind_iter())
-        .bind(usage().map(|usage| usage.reasoning_tokens.map(int)).bind_iter())
-        .bind(all().map(|result| result.cost_pico_usd).bind_iter())
-        .bind(all().map(|result| result.saved_pico_usd).bind_iter())
-        .bind(all().map(|result| result.cached).bind_iter())
-        .bind(all().map(|result| int(result.attempts)).bind_iter())
-        .bind(all().map(|result| result.queued_at).bind_iter())
-        .bind(all().map(|result| result.started_at).bind_iter())
-        .bind(all().map(|result| result.finished_at).bind_iter())
-        .bind(all().map(|result| result.ttft_ms.map(int)).bind_iter())
-        .bind(all().map(|result| result.latency_ms.map(int)).bind_iter())
-        .bind(errors().map(|error| error.map(|error| error.class.as_str())).bind_iter())
-        .bind(errors().map(|error| error.and_then(|error| error.status).map(i32::from)).bind_iter())
-        .bind(errors().map(|error| error.and_then(|error| error.code.as_deref()).map(text)).bind_iter())
-        .bind(errors().map(|error| error.map(|error| text(&error.message))).bind_iter())
-        .bind(errors().map(|error| error.and_then(|error| json_text(error, false))).bind_iter())
-        .bind(all().map(|result| result.request_id.as_deref().map(text)).bind_iter())
         .fetch_all(&mut *tx)
         .await
         .map_err(failed(DOING))?;
-    let mut inserted = 0;
-    for row in rows {
-        let count: i64 = row.get(2);
-        let delta = deltas.entry(row.get(0)).or_default();
-        delta.add(row.get(1), count);
-        delta.saved_pico += row.get::<i64, _>(3);
-        inserted += count.unsigned_abs();
+    let mut ended: HashSet<(Uuid, i32)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    results.retain(|(job, _)| ended.insert((job.id.uuid(), int(job.run))));
+    Ok(())
+}
+
+async fn end_runs(tx: &mut PgConnection, results: &[(&JobRef, &JobResult)]) -> Result<()> {
+    if results.is_empty() {
+        return Ok(());
     }
-    Ok(inserted)
+    let mut rows = Rows::new(32);
+    for (job, result) in results {
+        let error = result.error.as_deref();
+        rows.row();
+        rows.put(job.id.uuid());
+        rows.put(int(job.run));
+        rows.put(job.id.part_day());
+        rows.put(job.batch.uuid());
+        rows.put(result.status.as_str());
+        rows.put(&*job.lane.group);
+        rows.put(result.provider.as_deref());
+        rows.put(result.deployment.as_deref());
+        rows.put(result.served_model.as_deref().map(text));
+        rows.put(result.finish_reason.as_deref().map(text));
+        rows.put(result.output_text.as_deref().map(text));
+        rows.put(result.response.as_deref().and_then(|body| std::str::from_utf8(body).ok()));
+        put_usage(&mut rows, &result.usage);
+        rows.usd(result.cost_pico_usd);
+        rows.usd(result.saved_pico_usd);
+        rows.put(result.cached);
+        rows.put(int(result.attempts));
+        rows.put(result.queued_at);
+        rows.put(result.started_at);
+        rows.put(result.finished_at);
+        rows.put(result.ttft_ms.map(int));
+        rows.put(result.latency_ms.map(int));
+        rows.put(error.map(|error| error.class.as_str()));
+        rows.put(error.and_then(|error| error.status).map(i32::from));
+        rows.put(error.and_then(|error| error.code.as_deref()).map(text));
+        rows.put(error.map(|error| text(&error.message)));
+        rows.put(error.and_then(|error| json_text(error, false)));
+        rows.put(result.request_id.as_deref().map(text));
+    }
+    rows.copy(tx, END_RUNS).await.map_err(failed(DOING))
+}
+
+fn put_usage(rows: &mut Rows, usage: &Usage) {
+    rows.put(usage.input_tokens.map(int));
+    rows.put(usage.cached_input_tokens.map(int));
+    rows.put(usage.cache_write_tokens.map(int));
+    rows.put(usage.output_tokens.map(int));
+    rows.put(usage.reasoning_tokens.map(int));
 }
 
 async fn wake_later(tx: &mut PgConnection, owner: OwnerId, wakes: &[(&JobRef, &Wake)]) -> Result<u64> {
@@ -342,57 +349,59 @@ async fn wake_later(tx: &mut PgConnection, owner: OwnerId, wakes: &[(&JobRef, &W
     Ok(done.rows_affected())
 }
 
-async fn keep_attempts(
+/// Leaves out calls that are kept, or that come twice.
+async fn leave_out_kept(
     tx: &mut PgConnection,
     owner: OwnerId,
-    attempts: &[(&JobRef, &AttemptRecord)],
-    deltas: &mut BTreeMap<Uuid, Delta>,
-) -> Result<u64> {
+    attempts: &mut Vec<(&JobRef, &AttemptRecord)>,
+) -> Result<()> {
     let jobs = || attempts.iter().map(|(job, _)| *job);
-    let all = || attempts.iter().map(|(_, attempt)| *attempt);
-    let usage = || all().map(|attempt| &attempt.usage);
-    let errors = || all().map(|attempt| attempt.error.as_deref());
-    let rows = sqlx::query(KEEP_ATTEMPTS)
+    let rows = sqlx::query(KEPT_ATTEMPTS)
         .bind(owner.uuid())
         .bind(jobs().map(|job| job.id.uuid()).bind_iter())
         .bind(jobs().map(|job| int(job.run)).bind_iter())
-        .bind(all().map(|attempt| int(attempt.attempt)).bind_iter())
+        .bind(attempts.iter().map(|(_, attempt)| int(attempt.attempt)).bind_iter())
         .bind(jobs().map(|job| job.id.part_day()).bind_iter())
-        .bind(jobs().map(|job| job.batch.uuid()).bind_iter())
-        .bind(jobs().map(|job| &*job.lane.group).bind_iter())
-        .bind(all().map(|attempt| &*attempt.provider).bind_iter())
-        .bind(all().map(|attempt| &*attempt.deployment).bind_iter())
-        .bind(all().map(|attempt| &*attempt.model).bind_iter())
-        .bind(all().map(|attempt| attempt.served_model.as_deref().map(text)).bind_iter())
-        .bind(all().map(|attempt| attempt.service_tier.as_deref().map(text)).bind_iter())
-        .bind(all().map(|attempt| attempt.started_at).bind_iter())
-        .bind(all().map(|attempt| attempt.ttft_ms.map(int)).bind_iter())
-        .bind(all().map(|attempt| int(attempt.latency_ms)).bind_iter())
-        .bind(all().map(|attempt| attempt.http_status.map(i32::from)).bind_iter())
-        .bind(all().map(|attempt| attempt.counted).bind_iter())
-        .bind(usage().map(|usage| usage.input_tokens.map(int)).bind_iter())
-        .bind(usage().map(|usage| usage.cached_input_tokens.map(int)).bind_iter())
-        .bind(usage().map(|usage| usage.cache_write_tokens.map(int)).bind_iter())
-        .bind(usage().map(|usage| usage.output_tokens.map(int)).bind_iter())
-        .bind(usage().map(|usage| usage.reasoning_tokens.map(int)).bind_iter())
-        .bind(all().map(|attempt| attempt.cost_pico_usd).bind_iter())
-        .bind(all().map(|attempt| attempt.cost_basis.as_str()).bind_iter())
-        .bind(all().map(|attempt| attempt.price_ref.as_deref()).bind_iter())
-        .bind(all().map(|attempt| attempt.request_id.as_deref().map(text)).bind_iter())
-        .bind(errors().map(|error| error.map(|error| error.class.as_str())).bind_iter())
-        .bind(errors().map(|error| error.and_then(|error| json_text(error, false))).bind_iter())
         .fetch_all(&mut *tx)
         .await
         .map_err(failed("keeping attempts"))?;
-    let mut kept = 0;
-    for row in rows {
-        let calls: i64 = row.get(1);
-        let delta = deltas.entry(row.get(0)).or_default();
-        delta.calls += calls;
-        delta.input_tokens += row.get::<i64, _>(2);
-        delta.output_tokens += row.get::<i64, _>(3);
-        delta.cost_pico += row.get::<i64, _>(4);
-        kept += calls.unsigned_abs();
+    let mut kept: HashSet<(Uuid, i32, i32)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    attempts.retain(|(job, attempt)| kept.insert((job.id.uuid(), int(job.run), int(attempt.attempt))));
+    Ok(())
+}
+
+async fn keep_attempts(tx: &mut PgConnection, owner: OwnerId, attempts: &[(&JobRef, &AttemptRecord)]) -> Result<()> {
+    if attempts.is_empty() {
+        return Ok(());
     }
-    Ok(kept)
+    let mut rows = Rows::new(28);
+    for (job, attempt) in attempts {
+        let error = attempt.error.as_deref();
+        rows.row();
+        rows.put(job.id.uuid());
+        rows.put(int(job.run));
+        rows.put(int(attempt.attempt));
+        rows.put(owner.uuid());
+        rows.put(job.id.part_day());
+        rows.put(job.batch.uuid());
+        rows.put(&*job.lane.group);
+        rows.put(&*attempt.provider);
+        rows.put(&*attempt.deployment);
+        rows.put(&*attempt.model);
+        rows.put(attempt.served_model.as_deref().map(text));
+        rows.put(attempt.service_tier.as_deref().map(text));
+        rows.put(attempt.started_at);
+        rows.put(attempt.ttft_ms.map(int));
+        rows.put(int(attempt.latency_ms));
+        rows.put(attempt.http_status.map(i32::from));
+        rows.put(attempt.counted);
+        put_usage(&mut rows, &attempt.usage);
+        rows.usd(attempt.cost_pico_usd);
+        rows.put(attempt.cost_basis.as_str());
+        rows.put(attempt.price_ref.as_deref());
+        rows.put(attempt.request_id.as_deref().map(text));
+        rows.put(error.map(|error| error.class.as_str()));
+        rows.put(error.and_then(|error| json_text(error, false)));
+    }
+    rows.copy(tx, KEEP_ATTEMPTS).await.map_err(failed("keeping attempts"))
 }

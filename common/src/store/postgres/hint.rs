@@ -13,6 +13,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::PATIENCE;
+
 const CHANNEL: &str = "gristmill_results";
 const QUIET: Duration = Duration::from_millis(50);
 
@@ -58,8 +60,10 @@ async fn send(pool: PgPool, dirty: Arc<Notify>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = dirty.notified() => {}
         }
-        if let Err(error) = sqlx::query(NOTIFY).execute(&pool).await {
-            tracing::debug!(%error, "hint not sent");
+        match tokio::time::timeout(PATIENCE, sqlx::query(NOTIFY).execute(&pool)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "hint not sent"),
+            Err(_) => tracing::debug!("hint not sent in time"),
         }
         tokio::select! {
             () = stop.cancelled() => return,

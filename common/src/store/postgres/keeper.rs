@@ -56,10 +56,12 @@ WHERE job_id = ANY ($1)";
 const DROP_LIVE: &str = "-- ended runs need no live row
 DELETE FROM gristmill.live WHERE job_id = ANY ($1)";
 
-// An admission that was under way when its owner was declared dead, or left, cannot take longer than the session allows.
+// An admission that was under way when its owner was declared dead, or left, cannot take longer than the session allows; what a
+// flush under way has locked is still seen here, and may come back if that flush fails.
 const BURY: &str = "-- nothing more can be held by them
-UPDATE gristmill.worker SET buried_at = now()
-WHERE coalesce(dead_at, left_at) < now() - interval '2 minutes' AND buried_at IS NULL";
+UPDATE gristmill.worker w SET buried_at = now()
+WHERE coalesce(w.dead_at, w.left_at) < now() - interval '2 minutes' AND w.buried_at IS NULL
+  AND NOT EXISTS (SELECT FROM gristmill.live l WHERE l.owner = w.owner AND l.state = 0)";
 
 pub(super) async fn bury(pool: &PgPool, max_deaths: u32, limit: u32) -> Result<Burial> {
     let doing = "taking over from dead workers";
@@ -206,9 +208,16 @@ pub(super) async fn unpublished(pool: &PgPool, limit: u32) -> Result<Option<Unpu
     Ok(Some(Unpublished { batch, jobs: rows.iter().map(job_ref).collect(), through: through.unsigned_abs() }))
 }
 
-const CANCELLED_BATCH: &str = "-- a cancelled batch that has not ended
-SELECT batch_id, closed_through FROM gristmill.batch
-WHERE finished_at IS NULL AND cancel_requested_at IS NOT NULL ORDER BY closed_at NULLS FIRST, batch_id LIMIT 1";
+const CANCELLED: &str = "-- cancelled batches that have not ended
+SELECT batch_id FROM gristmill.batch WHERE finished_at IS NULL AND cancel_requested_at IS NOT NULL ORDER BY batch_id";
+
+const STILL_CANCELLED: &str = "-- how far a cancelled batch is closed
+SELECT closed_through FROM gristmill.batch
+WHERE batch_id = $1 AND finished_at IS NULL AND cancel_requested_at IS NOT NULL";
+
+const LEFT: &str = "-- what a walk found held and is held no more
+SELECT job_id, batch_id, model_group, priority, lane, run FROM gristmill.live
+WHERE batch_id = $1 AND state <> 0 ORDER BY job_id LIMIT $2";
 
 const WALK: &str = "-- jobs of a batch in order of id
 SELECT job_id, batch_id, model_group, priority, lane, 1 AS run
@@ -223,7 +232,9 @@ WHERE NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = t.job_id)
   AND NOT EXISTS (SELECT 1 FROM gristmill.result r WHERE r.job_id = t.job_id AND r.part_day = t.part_day)";
 
 const CLOSED_THROUGH: &str = "-- how far the batch is closed
-UPDATE gristmill.batch SET closed_through = $2, closed_at = clock_timestamp() WHERE batch_id = $1";
+UPDATE gristmill.batch SET closed_through = $2 WHERE batch_id = $1";
+
+const CLOSING: &str = "closing a cancelled batch";
 
 /// Ends those of the jobs that have not ended and that nobody holds.
 async fn end_unheld(tx: &mut PgConnection, jobs: Vec<JobRef>, status: Status, error: &ErrorRecord) -> Result<u64> {
@@ -254,26 +265,45 @@ async fn end_unheld(tx: &mut PgConnection, jobs: Vec<JobRef>, status: Status, er
     write_ends(tx, &ends, status, error).await
 }
 
+/// Walks each cancelled batch once. Every job that has no live row then has ended and stays so; from then on only live rows
+/// need be looked at.
 pub(super) async fn close_cancelled(pool: &PgPool, limit: u32) -> Result<u64> {
-    let doing = "closing a cancelled batch";
-    let mut tx = pool.begin().await.map_err(failed(doing))?;
-    let Some(row) = sqlx::query(CANCELLED_BATCH).fetch_optional(&mut *tx).await.map_err(failed(doing))? else {
-        return Ok(0);
+    let query = sqlx::query_scalar(CANCELLED);
+    let open: Vec<Uuid> = query.fetch_all(pool).await.map_err(failed(CLOSING))?;
+    let mut left = limit as usize;
+    for batch in open {
+        if left == 0 {
+            break;
+        }
+        left -= close(pool, batch, left).await?;
+    }
+    Ok(u64::from(limit) - left as u64)
+}
+
+/// Ends what nobody holds among at most `most` jobs of a cancelled batch; returns how many it looked at.
+async fn close(pool: &PgPool, batch: Uuid, most: usize) -> Result<usize> {
+    let mut tx = pool.begin().await.map_err(failed(CLOSING))?;
+    let query = sqlx::query_scalar(STILL_CANCELLED).bind(batch);
+    let Some(through) = query.fetch_optional(&mut *tx).await.map_err(failed(CLOSING))? else { return Ok(0) };
+    let (through, limit): (Option<Uuid>, _) = (through, i64::try_from(most).unwrap_or(i64::MAX));
+    let walked = through == Some(Uuid::max());
+    let query = if walked {
+        sqlx::query(LEFT).bind(batch).bind(limit)
+    } else {
+        sqlx::query(WALK).bind(batch).bind(through.unwrap_or(Uuid::nil())).bind(limit)
     };
-    let batch: Uuid = row.get("batch_id");
-    let from: Option<Uuid> = row.get("closed_through");
-    let query = sqlx::query(WALK).bind(batch).bind(from.unwrap_or(Uuid::nil())).bind(i64::from(limit));
-    let rows = query.fetch_all(&mut *tx).await.map_err(failed(doing))?;
-    let looked_at = rows.len() as u64;
+    let rows = query.fetch_all(&mut *tx).await.map_err(failed(CLOSING))?;
     let jobs: Vec<JobRef> = rows.iter().map(job_ref).collect();
-    // At the end of the walk it begins again: rows that were held then may be free now.
-    let through = if looked_at < u64::from(limit) { None } else { jobs.last().map(|job| job.id.uuid()) };
+    let looked_at = jobs.len();
+    if !walked {
+        let through = if looked_at < most { Some(Uuid::max()) } else { jobs.last().map(|job| job.id.uuid()) };
+        sqlx::query(CLOSED_THROUGH).bind(batch).bind(through).execute(&mut *tx).await.map_err(failed(CLOSING))?;
+    }
     if !jobs.is_empty() {
         let error = ErrorRecord::new(ErrorClass::Cancelled, "the batch was cancelled before this job was answered");
         end_unheld(&mut tx, jobs, Status::Cancelled, &error).await?;
     }
-    sqlx::query(CLOSED_THROUGH).bind(batch).bind(through).execute(&mut *tx).await.map_err(failed(doing))?;
-    tx.commit().await.map_err(failed(doing))?;
+    tx.commit().await.map_err(failed(CLOSING))?;
     Ok(looked_at)
 }
 

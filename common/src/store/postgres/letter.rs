@@ -16,6 +16,10 @@ const DOING: &str = "keeping a dead letter";
 const KEEP_LETTER: &str = "-- keep a dead letter
 INSERT INTO gristmill.dead_letter (queue, reason, payload, jobs) VALUES ($1, $2, $3, $4)";
 
+// Two workers may bury copies of one message at once; without a job row there is nothing else for the second to wait at.
+const TAKE_TURNS: &str = "-- one letter of a job at a time
+SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 0))";
+
 const HAS_ENDED: &str = "-- has the run ended, does somebody hold it, or is it an earlier one
 SELECT CASE WHEN l.job_id IS NULL
             THEN EXISTS (SELECT 1 FROM gristmill.result WHERE job_id = $1 AND part_day = $2)
@@ -68,6 +72,7 @@ pub(super) async fn bury_letter(pool: &PgPool, letter: &DeadLetter) -> Result<()
 /// Finds out whether and under which batch the job ends here.
 async fn end(tx: &mut PgConnection, job: &JobRef) -> Result<Option<Ending>> {
     let day = job.id.part_day();
+    sqlx::query(TAKE_TURNS).bind(job.id.uuid()).execute(&mut *tx).await.map_err(failed(DOING))?;
     let ended: bool = sqlx::query_scalar(HAS_ENDED)
         .bind(job.id.uuid())
         .bind(day)

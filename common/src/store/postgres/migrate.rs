@@ -48,6 +48,10 @@ pub(super) async fn migrate(pool: &PgPool) -> Result<Vec<i64>> {
     if let Some(&found) = before.last().filter(|found| **found > newest()) {
         return Err(future(found));
     }
+    if before.last() == Some(&newest()) {
+        // Whoever may not change the schema may say that it is right.
+        return Ok(Vec::new());
+    }
     migrator().run(pool).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(source) | sqlx::migrate::MigrateError::ExecuteMigration(source, _) => {
             failed("migrating")(source)

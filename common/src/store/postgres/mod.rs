@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -16,9 +17,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, Due, Error, ErrorCount, Flushed,
-    JobId, Keepership, Opened, Page, Progress, Recorded, Renewal, Result, Settlement, Store, Unpublished, Verdict,
-    WorkerInfo, WorkerRow,
+    Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, DroppedPartition, Due, Error,
+    ErrorCount, Flushed, Forgotten, JobDetail, JobId, JobLine, JobSelector, Keepership, Opened, Page, Progress,
+    Recorded, Renewal, Result, Sealed, Settlement, Store, Unpublished, Verdict, Wait, WorkerInfo, WorkerRow,
 };
 use crate::batch::{Batch, NewBatch};
 use crate::id::{BatchId, OwnerId, PartDay};
@@ -27,21 +28,34 @@ use crate::outcome::Status;
 use crate::retry::Schedule;
 
 mod admit;
+mod copy;
+mod detail;
 mod flush;
 mod hint;
 mod keeper;
 mod letter;
 mod migrate;
+mod prune;
 mod read;
 mod row;
 mod submit;
 mod worker;
+
+/// How long a call may go without an answer: a little longer than a worker's lease (15 s), after which nothing depends on it.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The same for calls that may have much to do or to read.
+const LONG_PATIENCE: Duration = Duration::from_secs(120);
+/// What a request that is read by reference is taken to weigh.
+const REFERENCE_BYTES: usize = 1024 * 1024;
+/// How long a connection may take to show that it is fit for the next call.
+const FIT_WITHIN: Duration = Duration::from_secs(2);
 
 /// The store on Postgres. Cheap to share by `Arc`.
 #[derive(Debug)]
 pub struct PostgresStore {
     hot: PgPool,
     cold: PgPool,
+    patience: Duration,
     hints: hint::Hints,
     _stop: DropGuard,
 }
@@ -75,12 +89,27 @@ impl PostgresStore {
             // A worker that is stopped in mid-transaction holds its batch's row: others wait for this long at most.
             ("idle_in_transaction_session_timeout", "3s"),
             ("statement_timeout", "60s"),
+            // Neither of them ends a COPY whose sender is gone without a word; the server finds out by asking, within 11 s.
+            ("tcp_keepalives_idle", "5"),
+            ("tcp_keepalives_interval", "2"),
+            ("tcp_keepalives_count", "3"),
         ]);
         let hot = pool(hot_options, 8).await.map_err(|error| connect_error(error, &place, &database))?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let hints = hint::Hints::new(cold.clone(), hot.clone(), stop.clone(), tasks);
-        Ok(Self { hot, cold, hints, _stop: stop.drop_guard() })
+        Ok(Self { hot, cold, patience: PATIENCE, hints, _stop: stop.drop_guard() })
+    }
+
+    /// Replaces how long a call may go without an answer, 20 s by default.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Waits for a call that carries some bytes: a slow line takes a second for a MiB.
+    async fn timely<T>(&self, bytes: usize, call: impl Future<Output = Result<T>>) -> Result<T> {
+        within((self.patience + Duration::from_secs(bytes as u64 >> 20)).min(LONG_PATIENCE), call).await
     }
 
     /// Returns a store behind the seam.
@@ -89,12 +118,33 @@ impl PostgresStore {
     }
 }
 
+// Answers above 2 kB are compressed when they are stored; lz4 takes a fifth of the time of what is the default, pglz. A server
+// may be built without it, or be older than version 14, which knows the setting first.
+const COMPRESS: &str = "-- compress with lz4 where the server can
+SELECT set_config(name, 'lz4', false) FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)";
+
+const FIT: &str = "-- is this connection fit
+SELECT 20260913";
+/// What [`FIT`] selects, and no other statement does.
+const FIT_ANSWER: i32 = 20_260_913;
+
 async fn pool(options: PgConnectOptions, size: u32) -> std::result::Result<PgPool, sqlx::Error> {
     PgPoolOptions::new()
+        .after_connect(|connection, _| Box::pin(async { sqlx::query(COMPRESS).execute(connection).await.map(drop) }))
         .max_connections(size)
         .acquire_timeout(Duration::from_secs(5))
         // A dead connection is found by the statement that uses it, which is repeated anyway.
         .test_before_acquire(false)
+        // A call that was given up leaves its connection behind; without this the pool would wait for its answer for ever, or
+        // hand on a connection whose next answer is an earlier statement's: the value is what shows that it is not.
+        .after_release(|connection, _| {
+            Box::pin(async {
+                let asking = sqlx::query_scalar(FIT).fetch_one(connection);
+                let answer: i32 =
+                    tokio::time::timeout(FIT_WITHIN, asking).await.unwrap_or_else(|_| Err(no_answer(FIT_WITHIN)))?;
+                Ok(answer == FIT_ANSWER)
+            })
+        })
         .connect_with(options)
         .await
 }
@@ -116,6 +166,16 @@ fn connect_error(error: sqlx::Error, place: &str, database: &str) -> Error {
     }
 }
 
+/// Gives a call up that gets no answer: a server may be gone without a word, and then nothing else would tell.
+async fn within<T>(patience: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    let given_up = |_| Err(failed("waiting for its answer")(no_answer(patience)));
+    tokio::time::timeout(patience, call).await.unwrap_or_else(given_up)
+}
+
+fn no_answer(within: Duration) -> sqlx::Error {
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {within:?}")))
+}
+
 /// Turns a driver's error into the seam's: what may pass is told from what will not.
 fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
     move |source| {
@@ -133,6 +193,7 @@ fn failed(doing: &'static str) -> impl FnOnce(sqlx::Error) -> Error {
             "42P01" | "3F000" | "42703" | "42883" => {
                 Error::Setup("the database has no schema of this version; run `gristmill migrate`".to_owned())
             }
+            "53100" => Error::Full { doing, place: "PostgreSQL".to_owned(), source },
             "42501" => Error::Setup(format!("the database user may not do this: {}", error.message())),
             // 22 data, 23 integrity, 54 too large: the same row would be refused again. See the table of codes,
             // https://www.postgresql.org/docs/15/errcodes-appendix.html.
@@ -174,7 +235,7 @@ impl Store for PostgresStore {
         // The first thing that a process does: a server that restarts just then must not end it.
         let mut tries = 0;
         loop {
-            match migrate::check(&self.cold).await {
+            match self.timely(0, migrate::check(&self.cold)).await {
                 Err(error) if error.is_transient() && tries < 10 => {
                     tries += 1;
                     tokio::time::sleep(Schedule::RECONNECT.delay(tries)).await;
@@ -185,65 +246,78 @@ impl Store for PostgresStore {
     }
 
     async fn open_batch(&self, batch: &NewBatch, producer_ttl: Duration) -> Result<Opened> {
-        submit::open_batch(&self.hot, batch, producer_ttl).await
+        self.timely(0, submit::open_batch(&self.hot, batch, producer_ttl)).await
     }
 
     async fn record(&self, chunk: Chunk<'_>) -> Result<Recorded> {
-        again!(submit::record(&self.hot, &chunk))
+        let bytes = chunk.jobs.iter().map(|job| job.body.len()).sum();
+        self.timely(bytes, async { again!(submit::record(&self.hot, &chunk)) }).await
     }
 
     async fn mark_published(&self, batch: BatchId, through: u64) -> Result<()> {
-        submit::mark_published(&self.hot, batch, through).await
+        self.timely(0, submit::mark_published(&self.hot, batch, through)).await
     }
 
     async fn defer(&self, jobs: &[JobRef], after: Duration, reason: &str) -> Result<()> {
-        submit::defer(&self.hot, jobs, after, reason).await
+        self.timely(0, submit::defer(&self.hot, jobs, after, reason)).await
     }
 
-    async fn seal(&self, batch: BatchId, producer: OwnerId) -> Result<()> {
-        submit::seal(&self.hot, batch, producer).await?;
+    async fn seal(&self, batch: BatchId, producer: OwnerId) -> Result<Sealed> {
+        let sealed = self.timely(0, submit::seal(&self.hot, batch, producer)).await?;
         self.hints.tell();
-        Ok(())
+        Ok(sealed)
     }
 
     async fn leave(&self, batch: BatchId, producer: OwnerId) -> Result<()> {
-        submit::leave(&self.hot, batch, producer).await
+        self.timely(0, submit::leave(&self.hot, batch, producer)).await
     }
 
     async fn renew_producer(&self, batch: BatchId, producer: OwnerId, ttl: Duration) -> Result<()> {
-        submit::renew_producer(&self.hot, batch, producer, ttl).await
+        self.timely(0, submit::renew_producer(&self.hot, batch, producer, ttl)).await
     }
 
     async fn identities(&self, batch: BatchId, after: Option<JobId>, limit: u32) -> Result<Vec<(JobId, Identity)>> {
-        submit::identities(&self.hot, batch, after, limit).await
+        self.timely(0, submit::identities(&self.hot, batch, after, limit)).await
+    }
+
+    async fn custom_ids(&self, batch: BatchId, jobs: &[JobId]) -> Result<Vec<String>> {
+        self.timely(0, submit::custom_ids(&self.hot, batch, jobs)).await
     }
 
     async fn batch(&self, selector: &BatchSelector) -> Result<Option<Batch>> {
-        read::batch(&self.cold, selector).await
+        self.timely(0, read::batch(&self.cold, selector)).await
     }
 
     async fn batches(&self, limit: u32) -> Result<Vec<Batch>> {
-        read::batches(&self.cold, limit).await
+        self.timely(0, read::batches(&self.cold, limit)).await
     }
 
     async fn results_after(&self, batch: BatchId, cursor: Cursor, limit: u32) -> Result<Page> {
-        read::results_after(&self.hot, batch, cursor, limit).await
+        within(LONG_PATIENCE, read::results_after(&self.hot, batch, cursor, limit)).await
+    }
+
+    async fn open_reruns(&self, batch: BatchId, after: Option<JobId>, limit: u32) -> Result<Vec<(JobId, u32)>> {
+        self.timely(0, read::open_reruns(&self.cold, batch, after, limit)).await
     }
 
     async fn errors(&self, batch: BatchId, limit: u32) -> Result<Vec<ErrorCount>> {
-        read::errors(&self.cold, batch, limit).await
+        within(LONG_PATIENCE, read::errors(&self.cold, batch, limit)).await
     }
 
     async fn progress(&self, batch: BatchId) -> Result<Progress> {
-        read::progress(&self.cold, batch).await
+        within(LONG_PATIENCE, read::progress(&self.cold, batch)).await
+    }
+
+    async fn waits(&self, batch: BatchId, limit: u32) -> Result<Vec<Wait>> {
+        within(LONG_PATIENCE, read::waits(&self.cold, batch, limit)).await
     }
 
     async fn workers(&self) -> Result<Vec<WorkerRow>> {
-        worker::workers(&self.cold).await
+        self.timely(0, worker::workers(&self.cold)).await
     }
 
     async fn paused_deployments(&self) -> Result<Vec<DeploymentReport>> {
-        worker::paused_deployments(&self.cold).await
+        self.timely(0, worker::paused_deployments(&self.cold)).await
     }
 
     fn hints(&self) -> watch::Receiver<u64> {
@@ -251,17 +325,57 @@ impl Store for PostgresStore {
     }
 
     async fn cancel(&self, batch: BatchId) -> Result<bool> {
-        let open = submit::cancel(&self.hot, batch).await?;
+        let open = self.timely(0, submit::cancel(&self.hot, batch)).await?;
         self.hints.tell();
         Ok(open)
     }
 
-    async fn retry(&self, batch: BatchId, statuses: &[Status], limit: u32) -> Result<u64> {
-        again!(submit::retry(&self.cold, batch, statuses, limit))
+    async fn retry(
+        &self,
+        batch: BatchId,
+        statuses: &[Status],
+        after: Cursor,
+        limit: u32,
+    ) -> Result<(u64, Option<Cursor>)> {
+        within(LONG_PATIENCE, async { again!(submit::retry(&self.hot, batch, statuses, after, limit)) }).await
+    }
+
+    async fn find_jobs(&self, selector: &JobSelector, limit: u32) -> Result<Vec<(BatchId, JobId)>> {
+        within(LONG_PATIENCE, detail::find_jobs(&self.cold, selector, limit)).await
+    }
+
+    async fn job(&self, batch: BatchId, job: JobId) -> Result<Option<JobDetail>> {
+        within(LONG_PATIENCE, detail::job(&self.cold, batch, job)).await
+    }
+
+    async fn jobs(
+        &self,
+        batch: BatchId,
+        statuses: Option<&[Status]>,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<JobLine>> {
+        within(LONG_PATIENCE, detail::jobs(&self.cold, batch, statuses, after, limit)).await
+    }
+
+    async fn resume(&self, name: Option<&str>) -> Result<Vec<DeploymentReport>> {
+        again!(self.timely(0, worker::resume(&self.cold, name)))
+    }
+
+    async fn ended_before(&self, time: DateTime<Utc>, limit: u32) -> Result<Vec<Batch>> {
+        self.timely(0, prune::ended_before(&self.cold, time, limit)).await
+    }
+
+    async fn forget(&self, batch: BatchId, limit: u32) -> Result<Forgotten> {
+        again!(within(LONG_PATIENCE, prune::forget(&self.cold, batch, limit)))
+    }
+
+    async fn drop_empty_partitions(&self, day: PartDay) -> Result<Vec<DroppedPartition>> {
+        within(LONG_PATIENCE, prune::drop_empty_partitions(&self.cold, day)).await
     }
 
     async fn register(&self, worker: &WorkerInfo, ttl: Duration) -> Result<()> {
-        worker::register(&self.hot, worker, ttl).await
+        self.timely(0, worker::register(&self.hot, worker, ttl)).await
     }
 
     async fn renew(
@@ -271,33 +385,35 @@ impl Store for PostgresStore {
         in_flight: u32,
         deployments: &[DeploymentReport],
     ) -> Result<Renewal> {
-        worker::renew(&self.hot, owner, ttl, in_flight, deployments).await
+        self.timely(0, worker::renew(&self.hot, owner, ttl, in_flight, deployments)).await
     }
 
     async fn deregister(&self, owner: OwnerId) -> Result<()> {
-        worker::deregister(&self.hot, owner).await
+        self.timely(0, worker::deregister(&self.hot, owner)).await
     }
 
     async fn admit(&self, owner: OwnerId, arrivals: Vec<Arrival>) -> Result<Vec<Verdict>> {
-        again!(admit::admit(&self.hot, owner, &arrivals))
+        let to_read = arrivals.iter().filter(|arrival| arrival.request.is_none()).count() * REFERENCE_BYTES;
+        self.timely(to_read, async { again!(admit::admit(&self.hot, owner, &arrivals)) }).await
     }
 
     async fn calling(&self, owner: OwnerId, job: JobId) -> Result<bool> {
-        admit::calling(&self.hot, owner, job).await
+        self.timely(0, admit::calling(&self.hot, owner, job)).await
     }
 
     async fn flush(&self, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed> {
-        let flushed = flush::flush_splitting(&self.hot, owner, settlements).await?;
+        let bytes = settlements.iter().map(Settlement::weight).sum();
+        let flushed = self.timely(bytes, flush::flush_splitting(&self.hot, owner, settlements)).await?;
         self.hints.tell();
         Ok(flushed)
     }
 
     async fn keep(&self, owner: OwnerId, ttl: Duration) -> Result<Keepership> {
-        keeper::keep(&self.hot, owner, ttl).await
+        self.timely(0, keeper::keep(&self.hot, owner, ttl)).await
     }
 
     async fn bury(&self, max_deaths: u32, limit: u32) -> Result<Burial> {
-        let burial = again!(keeper::bury(&self.cold, max_deaths, limit))?;
+        let burial = within(LONG_PATIENCE, async { again!(keeper::bury(&self.cold, max_deaths, limit)) }).await?;
         if burial.poisoned > 0 {
             self.hints.tell();
         }
@@ -305,19 +421,19 @@ impl Store for PostgresStore {
     }
 
     async fn due(&self, limit: u32) -> Result<Vec<Due>> {
-        keeper::due(&self.hot, limit).await
+        self.timely(0, keeper::due(&self.hot, limit)).await
     }
 
     async fn mark_queued(&self, due: &[Due]) -> Result<()> {
-        again!(keeper::mark_queued(&self.hot, due))
+        self.timely(0, async { again!(keeper::mark_queued(&self.hot, due)) }).await
     }
 
     async fn unpublished(&self, limit: u32) -> Result<Option<Unpublished>> {
-        keeper::unpublished(&self.hot, limit).await
+        self.timely(0, keeper::unpublished(&self.hot, limit)).await
     }
 
     async fn close_cancelled(&self, limit: u32) -> Result<u64> {
-        let closed = again!(keeper::close_cancelled(&self.hot, limit))?;
+        let closed = self.timely(0, async { again!(keeper::close_cancelled(&self.hot, limit)) }).await?;
         if closed > 0 {
             self.hints.tell();
         }
@@ -325,7 +441,7 @@ impl Store for PostgresStore {
     }
 
     async fn close_expired(&self, limit: u32) -> Result<u64> {
-        let closed = again!(keeper::close_expired(&self.hot, limit))?;
+        let closed = self.timely(0, async { again!(keeper::close_expired(&self.hot, limit)) }).await?;
         if closed > 0 {
             self.hints.tell();
         }
@@ -333,13 +449,13 @@ impl Store for PostgresStore {
     }
 
     async fn bury_letter(&self, letter: &DeadLetter) -> Result<()> {
-        again!(letter::bury_letter(&self.hot, letter))?;
+        self.timely(0, async { again!(letter::bury_letter(&self.hot, letter)) }).await?;
         self.hints.tell();
         Ok(())
     }
 
     async fn ensure_partitions(&self, today: PartDay) -> Result<()> {
-        keeper::ensure_partitions(&self.cold, today).await
+        within(LONG_PATIENCE, keeper::ensure_partitions(&self.cold, today)).await
     }
 
     async fn unfinished(
@@ -348,10 +464,10 @@ impl Store for PostgresStore {
         after: Option<JobId>,
         limit: u32,
     ) -> Result<(Vec<JobRef>, Option<JobId>)> {
-        keeper::unfinished(&self.hot, batch, after, limit).await
+        self.timely(0, keeper::unfinished(&self.hot, batch, after, limit)).await
     }
 
     async fn requeue(&self, batch: BatchId) -> Result<u64> {
-        keeper::requeue(&self.cold, batch).await
+        within(LONG_PATIENCE, keeper::requeue(&self.cold, batch)).await
     }
 }

@@ -6,7 +6,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::super::{BatchSelector, Cursor, Error, ErrorCount, Page, Progress, Result};
+use super::super::{BatchSelector, Cursor, Error, ErrorCount, Page, Progress, Result, Wait};
 use super::failed;
 use super::row::{self, small};
 use crate::batch::Batch;
@@ -35,6 +35,10 @@ const BATCH_LAST: &str = select_batch!("the batch opened last", "ORDER BY b.crea
 const BATCH_BY_PREFIX: &str = select_batch!(
     "batch by the beginning of its id",
     "WHERE length($1) >= 4 AND starts_with(replace(b.batch_id::text, '-', ''), $1) LIMIT 2"
+);
+pub(super) const ENDED_BEFORE: &str = select_batch!(
+    "batches that ended before a time",
+    "WHERE b.finished_at < $1 ORDER BY b.finished_at, b.batch_id LIMIT $2"
 );
 const BATCHES: &str = select_batch!("batches, newest first", "ORDER BY b.created_at DESC, b.batch_id DESC LIMIT $1");
 
@@ -108,7 +112,7 @@ async fn held_back(pool: &PgPool, batch: BatchId, cursor: Cursor) -> Result<bool
     query.fetch_one(pool).await.map_err(failed("reading results"))
 }
 
-fn result_row(row: &PgRow) -> ResultRow {
+pub(super) fn result_row(row: &PgRow) -> ResultRow {
     let job_id = JobId::from_uuid(row.get("job_id"));
     let shared = |column: &str| row.get::<Option<&str>, _>(column).map(Into::into);
     ResultRow {
@@ -151,10 +155,24 @@ fn result_row(row: &PgRow) -> ResultRow {
     }
 }
 
+const OPEN_RERUNS: &str = "-- jobs that are run again
+SELECT job_id, run FROM gristmill.live WHERE batch_id = $1 AND run > 1 AND job_id > $2 ORDER BY job_id LIMIT $3";
+
+pub(super) async fn open_reruns(
+    pool: &PgPool,
+    batch: BatchId,
+    after: Option<JobId>,
+    limit: u32,
+) -> Result<Vec<(JobId, u32)>> {
+    let query = sqlx::query(OPEN_RERUNS).bind(batch.uuid()).bind(above(after)).bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(failed("reading open runs"))?;
+    Ok(rows.iter().map(|row| (JobId::from_uuid(row.get("job_id")), row.get::<i32, _>("run").unsigned_abs())).collect())
+}
+
 const ERRORS: &str = "-- failed results by class
 SELECT coalesce(r.error_class, 'unknown') AS class, count(*) AS n, min(r.error_message) AS example
 FROM gristmill.result r
-WHERE r.batch_id = $1 AND r.status = 'failed'
+WHERE r.batch_id = $1 AND r.status <> 'succeeded' AND r.status = 'failed'
   AND NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = r.job_id)
   AND NOT EXISTS (SELECT 1 FROM gristmill.result n
                   WHERE n.job_id = r.job_id AND n.part_day = r.part_day AND n.run > r.run)
@@ -179,6 +197,23 @@ pub(super) async fn progress(pool: &PgPool, batch: BatchId) -> Result<Progress> 
     let query = sqlx::query(PROGRESS).bind(batch.uuid());
     let row = query.fetch_one(pool).await.map_err(failed("counting live rows"))?;
     Ok(Progress { held: row::count(&row, "held"), waiting: row::count(&row, "waiting") })
+}
+
+const WAITS: &str = "-- what a batch waits for
+SELECT model_group, reason, count(*) AS jobs, CASE WHEN state = 1 THEN min(wake_at) END AS until
+FROM gristmill.live WHERE batch_id = $1 AND state <> 0
+GROUP BY model_group, state, reason ORDER BY jobs DESC, model_group, reason LIMIT $2";
+
+pub(super) async fn waits(pool: &PgPool, batch: BatchId, limit: u32) -> Result<Vec<Wait>> {
+    let query = sqlx::query(WAITS).bind(batch.uuid()).bind(i64::from(limit));
+    let rows = query.fetch_all(pool).await.map_err(failed("reading what is waited for"))?;
+    let wait = |row: &PgRow| Wait {
+        group: row.get("model_group"),
+        reason: row.get("reason"),
+        jobs: row::count(row, "jobs"),
+        until: row.get("until"),
+    };
+    Ok(rows.iter().map(wait).collect())
 }
 
 /// Turns nothing into the nil id, below every other.

@@ -1,5 +1,6 @@
 //! What producers do: open, record, publish, seal, cancel, retry.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::postgres::{PgBindIterExt as _, PgPool};
@@ -7,7 +8,8 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::super::{Chunk, Error, Opened, Recorded, Result};
+use super::super::{Chunk, Cursor, Error, Opened, Recorded, Result, Sealed};
+use super::copy::{self, Rows};
 use super::row::{big, int, seconds, text};
 use super::{failed, read};
 use crate::batch::{Batch, NewBatch};
@@ -78,16 +80,12 @@ fn vanished(name: &str) -> Error {
 }
 
 const RECORD_JOBS: &str = "-- record requests
-INSERT INTO gristmill.job (batch_id, part_day, job_id, custom_id, endpoint, model_group, priority, lane, body, identity,
-                           deadline, not_before, sample, num_retries, tags, metadata, cache_policy, service_tier, est_tokens)
-SELECT $1, $2, t.job_id, t.custom_id, t.endpoint, t.model_group, $3, t.lane, t.body::json, t.identity, t.deadline,
-       t.not_before, t.sample, t.num_retries, t.tags::json, t.metadata::json, t.cache_policy, t.service_tier, t.est_tokens
-FROM UNNEST($4::uuid[], $5::text[], $6::text[], $7::text[], $8::smallint[], $9::text[], $10::uuid[], $11::timestamptz[],
-            $12::timestamptz[], $13::integer[], $14::smallint[], $15::text[], $16::text[], $17::text[], $18::text[],
-            $19::integer[])
-     AS t (job_id, custom_id, endpoint, model_group, lane, body, identity, deadline, not_before, sample, num_retries, tags,
-           metadata, cache_policy, service_tier, est_tokens)
-ON CONFLICT DO NOTHING";
+COPY gristmill.job (batch_id, job_id, part_day, custom_id, endpoint, model_group, priority, lane, body, identity, deadline,
+                    not_before, sample, num_retries, tags, metadata, cache_policy, service_tier, est_tokens)
+FROM STDIN (FORMAT binary)";
+
+const RECORDED: &str = "-- which of these are recorded
+SELECT job_id FROM gristmill.job WHERE batch_id = $1 AND part_day = $2 AND job_id = ANY($3)";
 
 const RECORD_WAITING: &str = "-- jobs that may not start yet wait in their live rows
 INSERT INTO gristmill.live (job_id, batch_id, model_group, priority, lane, state, wake_at, reason)
@@ -108,12 +106,22 @@ WHERE batch_id = $1 AND producer = $2 AND cancel_requested_at IS NULL";
 const IS_CANCELLED: &str = "-- is the batch cancelled
 SELECT cancel_requested_at IS NOT NULL FROM gristmill.batch WHERE batch_id = $1";
 
+/// Records a chunk as if all of it were new, which it is unless an answer was lost or jobs were adopted; then it looks first.
 pub(super) async fn record(pool: &PgPool, chunk: &Chunk<'_>) -> Result<Recorded> {
+    let mut looks = 0;
+    loop {
+        match record_looking(pool, chunk, looks > 0).await {
+            Err(error) if copy::is_there_already(&error, looks) => looks += 1,
+            done => return done,
+        }
+    }
+}
+
+async fn record_looking(pool: &PgPool, chunk: &Chunk<'_>, look: bool) -> Result<Recorded> {
     let doing = "recording requests";
     let mut tx = pool.begin().await.map_err(failed(doing))?;
-    if !chunk.jobs.is_empty() {
-        insert_jobs(&mut tx, chunk).await?;
-    }
+    let recorded = if look { recorded(&mut tx, chunk).await? } else { HashSet::new() };
+    insert_jobs(&mut tx, chunk, recorded).await?;
     // The batch's row is locked last and for the commit only: flushes of the same batch wait for it.
     let moved = sqlx::query(MOVE_BATCH)
         .bind(chunk.batch.uuid())
@@ -135,35 +143,52 @@ pub(super) async fn record(pool: &PgPool, chunk: &Chunk<'_>) -> Result<Recorded>
     Ok(if cancelled == Some(true) { Recorded::Cancelled } else { Recorded::LostProducer })
 }
 
-async fn insert_jobs(tx: &mut PgConnection, chunk: &Chunk<'_>) -> Result<()> {
+async fn recorded(tx: &mut PgConnection, chunk: &Chunk<'_>) -> Result<HashSet<Uuid>> {
+    let rows: Vec<Uuid> = sqlx::query_scalar(RECORDED)
+        .bind(chunk.batch.uuid())
+        .bind(chunk.batch.part_day())
+        .bind(chunk.jobs.iter().map(|job| job.id.uuid()).bind_iter())
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed("recording requests"))?;
+    Ok(rows.into_iter().collect())
+}
+
+async fn insert_jobs(tx: &mut PgConnection, chunk: &Chunk<'_>, mut recorded: HashSet<Uuid>) -> Result<()> {
     let doing = "recording requests";
     let jobs = chunk.jobs;
+    if jobs.is_empty() {
+        return Ok(());
+    }
     let day = chunk.batch.part_day();
-    let priority = jobs.first().map_or("standard", |job| job.lane.priority.as_str());
-    let bodies: Vec<&str> = jobs.iter().map(|job| std::str::from_utf8(&job.body).unwrap_or("null")).collect();
-    sqlx::query(RECORD_JOBS)
-        .bind(chunk.batch.uuid())
-        .bind(day)
-        .bind(priority)
-        .bind(jobs.iter().map(|job| job.id.uuid()).bind_iter())
-        .bind(jobs.iter().map(|job| text(&job.custom_id)).bind_iter())
-        .bind(jobs.iter().map(|job| text(&job.endpoint)).bind_iter())
-        .bind(jobs.iter().map(|job| &*job.lane.group).bind_iter())
-        .bind(jobs.iter().map(|job| i16::from(job.lane.lane)).bind_iter())
-        .bind(bodies)
-        .bind(jobs.iter().map(|job| Uuid::from_bytes(job.identity(chunk.simulated).0)).bind_iter())
-        .bind(jobs.iter().map(|job| job.options.deadline).bind_iter())
-        .bind(jobs.iter().map(|job| job.options.not_before).bind_iter())
-        .bind(jobs.iter().map(|job| int(job.options.sample)).bind_iter())
-        .bind(jobs.iter().map(|job| job.options.num_retries.map(|n| i16::try_from(n).unwrap_or(i16::MAX))).bind_iter())
-        .bind(jobs.iter().map(|job| json_text(&job.options.tags, job.options.tags.is_empty())).bind_iter())
-        .bind(jobs.iter().map(|job| json_text(&job.options.metadata, job.options.metadata.is_none())).bind_iter())
-        .bind(jobs.iter().map(|job| job.options.cache.as_str()).bind_iter())
-        .bind(jobs.iter().map(|job| job.options.service_tier.as_deref()).bind_iter())
-        .bind(jobs.iter().map(|job| job.options.est_tokens.map(int)).bind_iter())
-        .execute(&mut *tx)
-        .await
-        .map_err(failed(doing))?;
+    let mut rows = Rows::new(19);
+    for job in jobs {
+        if !recorded.insert(job.id.uuid()) {
+            continue;
+        }
+        let options = &job.options;
+        rows.row();
+        rows.put(chunk.batch.uuid());
+        rows.put(job.id.uuid());
+        rows.put(day);
+        rows.put(text(&job.custom_id));
+        rows.put(text(&job.endpoint));
+        rows.put(&*job.lane.group);
+        rows.put(job.lane.priority.as_str());
+        rows.put(i16::from(job.lane.lane));
+        rows.put(std::str::from_utf8(&job.body).unwrap_or("null"));
+        rows.put(Uuid::from_bytes(job.identity(chunk.simulated).0));
+        rows.put(options.deadline);
+        rows.put(options.not_before);
+        rows.put(int(options.sample));
+        rows.put(options.num_retries.map(|n| i16::try_from(n).unwrap_or(i16::MAX)));
+        rows.put(json_text(&options.tags, options.tags.is_empty()));
+        rows.put(json_text(&options.metadata, options.metadata.is_none()));
+        rows.put(options.cache.as_str());
+        rows.put(options.service_tier.as_deref());
+        rows.put(options.est_tokens.map(int));
+    }
+    rows.copy(&mut *tx, RECORD_JOBS).await.map_err(failed(doing))?;
     let later: Vec<Uuid> =
         jobs.iter().filter(|job| job.options.not_before.is_some()).map(|job| job.id.uuid()).collect();
     if !later.is_empty() {
@@ -225,10 +250,19 @@ SET total = recorded + adopted, published_through = recorded, producer = NULL, p
                        THEN coalesce(finished_at, now()) END
 WHERE batch_id = $1 AND producer = $2";
 
-pub(super) async fn seal(pool: &PgPool, batch: BatchId, producer: OwnerId) -> Result<()> {
+// Recording more takes the total away: one that is there covers all that this producer recorded.
+const IS_SEALED: &str = "-- is the total known
+SELECT total IS NOT NULL FROM gristmill.batch WHERE batch_id = $1";
+
+pub(super) async fn seal(pool: &PgPool, batch: BatchId, producer: OwnerId) -> Result<Sealed> {
+    let doing = "sealing a batch";
     let query = sqlx::query(SEAL).bind(batch.uuid()).bind(producer.uuid());
-    query.execute(pool).await.map_err(failed("sealing a batch"))?;
-    Ok(())
+    if query.execute(pool).await.map_err(failed(doing))?.rows_affected() == 1 {
+        return Ok(Sealed::Committed);
+    }
+    let query = sqlx::query_scalar(IS_SEALED).bind(batch.uuid());
+    let sealed = query.fetch_optional(pool).await.map_err(failed(doing))?.unwrap_or(false);
+    Ok(if sealed { Sealed::Committed } else { Sealed::LostProducer })
 }
 
 const LEAVE: &str = "-- the producer goes, the batch stays open
@@ -271,6 +305,15 @@ pub(super) async fn identities(
     Ok(rows.iter().map(pair).collect())
 }
 
+const CUSTOM_IDS: &str = "-- what these jobs are called
+SELECT custom_id FROM gristmill.job WHERE batch_id = $1 AND part_day = $2 AND job_id = ANY ($3) ORDER BY job_id";
+
+pub(super) async fn custom_ids(pool: &PgPool, batch: BatchId, jobs: &[JobId]) -> Result<Vec<String>> {
+    let query = sqlx::query_scalar(CUSTOM_IDS).bind(batch.uuid()).bind(batch.part_day());
+    let query = query.bind(jobs.iter().map(|job| job.uuid()).bind_iter());
+    query.fetch_all(pool).await.map_err(failed("reading names of jobs"))
+}
+
 const CANCEL: &str = "-- ask to cancel
 UPDATE gristmill.batch
 SET cancel_requested_at = coalesce(cancel_requested_at, now()), total = coalesce(total, recorded + adopted),
@@ -286,16 +329,23 @@ pub(super) async fn cancel(pool: &PgPool, batch: BatchId) -> Result<bool> {
 const LOCK_FOR_RETRY: &str = "-- the batch, locked, and whether it is still cancelling
 SELECT cancel_requested_at IS NOT NULL AND finished_at IS NULL FROM gristmill.batch WHERE batch_id = $1 FOR UPDATE";
 
-const RETRY: &str = "-- open new runs
+macro_rules! retry {
+    ($which:literal) => {
+        concat!(
+            "-- open new runs
 WITH latest AS (
-    SELECT r.job_id, r.part_day, r.run, r.status
+    SELECT r.job_id, r.part_day, r.run, r.status, r.xid, r.seq
     FROM gristmill.result r
     JOIN gristmill.job j ON j.batch_id = r.batch_id AND j.job_id = r.job_id AND j.part_day = r.part_day
-    WHERE r.batch_id = $1 AND r.status = ANY($2)
+    WHERE r.batch_id = $1 AND r.status = ANY($2) AND (r.xid, r.seq) > ($3::text::xid8, $4)
+      AND r.part_day BETWEEN (SELECT day_from FROM gristmill.batch WHERE batch_id = $1)
+                         AND (SELECT day_to FROM gristmill.batch WHERE batch_id = $1)",
+            $which,
+            "
       AND NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = r.job_id)
       AND NOT EXISTS (SELECT 1 FROM gristmill.result n
                       WHERE n.job_id = r.job_id AND n.part_day = r.part_day AND n.run > r.run)
-    LIMIT $3
+    ORDER BY r.xid, r.seq LIMIT $5
 ), opened AS (
     INSERT INTO gristmill.live (job_id, batch_id, model_group, priority, lane, run, state, wake_at, reason)
     SELECT j.job_id, j.batch_id, j.model_group, j.priority, j.lane, latest.run + 1, 1, now(), 'retry'
@@ -304,7 +354,15 @@ WITH latest AS (
     ON CONFLICT DO NOTHING
     RETURNING job_id
 )
-SELECT latest.status, count(*) FROM latest JOIN opened USING (job_id) GROUP BY latest.status";
+SELECT latest.status, opened.job_id IS NOT NULL AS opened, latest.xid::text::bigint AS xid, latest.seq
+FROM latest LEFT JOIN opened USING (job_id) ORDER BY latest.xid, latest.seq"
+        )
+    };
+}
+
+const RETRY: &str = retry!("");
+// The inequality is what the index on unsuccessful results asks for.
+const RETRY_UNSUCCESSFUL: &str = retry!(" AND r.status <> 'succeeded'");
 
 const REOPEN: &str = "-- a batch with new runs is open again
 UPDATE gristmill.batch
@@ -312,7 +370,13 @@ SET succeeded = succeeded - $2, failed = failed - $3, cancelled = cancelled - $4
     finished_at = NULL, cancel_requested_at = NULL, closed_through = NULL
 WHERE batch_id = $1";
 
-pub(super) async fn retry(pool: &PgPool, batch: BatchId, statuses: &[Status], limit: u32) -> Result<u64> {
+pub(super) async fn retry(
+    pool: &PgPool,
+    batch: BatchId,
+    statuses: &[Status],
+    after: Cursor,
+    limit: u32,
+) -> Result<(u64, Option<Cursor>)> {
     let doing = "opening new runs";
     let mut tx = pool.begin().await.map_err(failed(doing))?;
     let cancelling: Option<bool> =
@@ -321,15 +385,18 @@ pub(super) async fn retry(pool: &PgPool, batch: BatchId, statuses: &[Status], li
         return Err(Error::Conflict("the batch is still being cancelled; retry it once it has ended".to_owned()));
     }
     let names: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
-    let rows = sqlx::query(RETRY)
+    let rows = sqlx::query(if statuses.contains(&Status::Succeeded) { RETRY } else { RETRY_UNSUCCESSFUL })
         .bind(batch.uuid())
         .bind(names)
+        .bind(after.xid.to_string())
+        .bind(after.seq)
         .bind(i64::from(limit))
         .fetch_all(&mut *tx)
         .await
         .map_err(failed(doing))?;
     let opened = |status: Status| {
-        rows.iter().filter(|row| row.get::<&str, _>(0) == status.as_str()).map(|row| row.get::<i64, _>(1)).sum::<i64>()
+        let such = rows.iter().filter(|row| row.get("opened") && row.get::<&str, _>("status") == status.as_str());
+        i64::try_from(such.count()).unwrap_or(i64::MAX)
     };
     let counts = [Status::Succeeded, Status::Failed, Status::Cancelled, Status::Expired].map(opened);
     let total: i64 = counts.iter().sum();
@@ -341,5 +408,7 @@ pub(super) async fn retry(pool: &PgPool, batch: BatchId, statuses: &[Status], li
         query.execute(&mut *tx).await.map_err(failed(doing))?;
     }
     tx.commit().await.map_err(failed(doing))?;
-    Ok(total.unsigned_abs())
+    let last = rows.last().filter(|_| rows.len() >= limit as usize);
+    let next = last.map(|row| Cursor { xid: row.get::<i64, _>("xid").unsigned_abs(), seq: row.get("seq") });
+    Ok((total.unsigned_abs(), next))
 }

@@ -53,6 +53,37 @@ SELECT $1, * FROM UNNEST($2::text[], $3::text[], $4::text[], $5::text[])
 ON CONFLICT (owner, deployment) DO UPDATE SET paused = EXCLUDED.paused, error_class = EXCLUDED.error_class
 WHERE gristmill.deployment.paused <> EXCLUDED.paused";
 
+// A report that is to be looked at again is paused since before all times.
+const RESUMED: &str = "-- which paused deployments are to be looked at again
+UPDATE gristmill.deployment SET since = now() WHERE owner = $1 AND since = '-infinity' RETURNING deployment";
+
+const RESUME: &str = "-- ask every worker to look again
+UPDATE gristmill.deployment d SET since = '-infinity' FROM gristmill.worker w
+WHERE w.owner = d.owner AND w.dead_at IS NULL AND w.left_at IS NULL
+  AND ($1::text IS NULL OR $1 IN (d.deployment, d.model_group))
+RETURNING d.deployment, d.model_group, d.paused, d.error_class";
+
+// Some are enough: once their calls are answered, the deployment is open, and the others are due within a minute.
+const WAKE: &str = "-- jobs that wait for a paused deployment are due
+UPDATE gristmill.live SET wake_at = now(), version = version + 1
+WHERE job_id IN (SELECT job_id FROM gristmill.live
+                 WHERE state = 1 AND wake_at > now() AND model_group = ANY ($1)
+                   AND reason LIKE 'deployment %'
+                 ORDER BY wake_at LIMIT 1000 FOR UPDATE SKIP LOCKED)";
+
+pub(super) async fn resume(pool: &PgPool, name: Option<&str>) -> Result<Vec<DeploymentReport>> {
+    let doing = "asking workers to look again";
+    let mut tx = pool.begin().await.map_err(failed(doing))?;
+    let rows = sqlx::query(RESUME).bind(name).fetch_all(&mut *tx).await.map_err(failed(doing))?;
+    let mut paused: Vec<DeploymentReport> = rows.iter().map(report).collect();
+    paused.sort_by(|a, b| (&a.deployment, &a.paused).cmp(&(&b.deployment, &b.paused)));
+    paused.dedup();
+    let groups: Vec<&str> = paused.iter().map(|report| report.group.as_str()).collect();
+    sqlx::query(WAKE).bind(groups).execute(&mut *tx).await.map_err(failed(doing))?;
+    tx.commit().await.map_err(failed(doing))?;
+    Ok(paused)
+}
+
 const REPORT_GONE: &str = "-- deployments that work again
 DELETE FROM gristmill.deployment WHERE owner = $1 AND deployment <> ALL ($2)";
 
@@ -72,7 +103,10 @@ pub(super) async fn renew(
     let paused: Vec<&DeploymentReport> = deployments.iter().filter(|report| report.paused.is_some()).collect();
     let names: Vec<&str> = paused.iter().map(|report| report.deployment.as_str()).collect();
     sqlx::query(REPORT_GONE).bind(owner.uuid()).bind(names.clone()).execute(&mut *tx).await.map_err(failed(doing))?;
+    let mut resumed = Vec::new();
     if !paused.is_empty() {
+        let query = sqlx::query_scalar(RESUMED).bind(owner.uuid());
+        resumed = query.fetch_all(&mut *tx).await.map_err(failed(doing))?;
         sqlx::query(REPORT)
             .bind(owner.uuid())
             .bind(names)
@@ -85,7 +119,7 @@ pub(super) async fn renew(
     }
     let cancelled: Vec<Uuid> = sqlx::query_scalar(CANCELLED).fetch_all(&mut *tx).await.map_err(failed(doing))?;
     tx.commit().await.map_err(failed(doing))?;
-    Ok(Renewal::Alive { cancelled: cancelled.into_iter().map(BatchId::from_uuid).collect() })
+    Ok(Renewal::Alive { cancelled: cancelled.into_iter().map(BatchId::from_uuid).collect(), resumed })
 }
 
 const LEFT: &str = "-- a worker leaves
@@ -139,11 +173,14 @@ ORDER BY d.deployment";
 
 pub(super) async fn paused_deployments(pool: &PgPool) -> Result<Vec<DeploymentReport>> {
     let rows = sqlx::query(PAUSED).fetch_all(pool).await.map_err(failed("reading paused deployments"))?;
-    let report = |row: &PgRow| DeploymentReport {
+    Ok(rows.iter().map(report).collect())
+}
+
+fn report(row: &PgRow) -> DeploymentReport {
+    DeploymentReport {
         deployment: row.get("deployment"),
         group: row.get("model_group"),
         paused: row.get("paused"),
         class: row.get("error_class"),
-    };
-    Ok(rows.iter().map(report).collect())
+    }
 }

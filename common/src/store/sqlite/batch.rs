@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{Row as _, SqliteConnection};
 
-use super::super::{BatchSelector, Error, Opened};
+use super::super::{BatchSelector, Error, Opened, Sealed};
 use super::error::Done;
 use super::row::{self, day, json_text};
 use super::{Core, later};
@@ -31,6 +31,8 @@ const BY_NAME: &str = select_batch!("batch by name", "WHERE name = ?");
 const LAST: &str = select_batch!("the batch opened last", "ORDER BY created_at DESC, batch_id DESC LIMIT 1");
 const BY_PREFIX: &str =
     select_batch!("batch by the beginning of its id", "WHERE substr(lower(hex(batch_id)), 1, length(?1)) = ?1 LIMIT 2");
+pub(super) const ENDED_BEFORE: &str =
+    select_batch!("batches that ended before a time", "WHERE finished_at < ?1 ORDER BY finished_at, batch_id LIMIT ?2");
 const NEWEST: &str = select_batch!("batches, newest first", "ORDER BY created_at DESC, batch_id DESC LIMIT ?");
 
 const CREATE: &str = "-- create a batch
@@ -133,10 +135,16 @@ SET total = recorded + adopted, published_through = recorded, producer = NULL, p
                        THEN coalesce(finished_at, ?3) END
 WHERE batch_id = ?1 AND producer = ?2";
 
-pub(super) async fn seal(core: &Core, batch: BatchId, producer: OwnerId) -> Done<()> {
+// Recording more takes the total away: one that is there covers all that this producer recorded.
+const IS_SEALED: &str = "-- is the total known
+SELECT total IS NOT NULL FROM batch WHERE batch_id = ?";
+
+pub(super) async fn seal(core: &Core, batch: BatchId, producer: OwnerId) -> Done<Sealed> {
     let mut work = core.writer.begin().await?;
     sqlx::query(SEAL).bind(batch.uuid()).bind(producer.uuid()).bind(core.now()).execute(work.tx()).await?;
-    work.commit().await
+    let sealed = sqlx::query_scalar(IS_SEALED).bind(batch.uuid()).fetch_optional(work.tx()).await?.unwrap_or(false);
+    work.commit().await?;
+    Ok(if sealed { Sealed::Committed } else { Sealed::LostProducer })
 }
 
 const LEAVE: &str = "-- the producer goes, the batch stays open

@@ -1,6 +1,5 @@
 //! What SQLite's result codes mean to a caller.
 
-use std::io;
 use std::path::Path;
 
 use super::super::Error;
@@ -46,10 +45,7 @@ impl Fault {
         };
         let path = path.display();
         match kind(&source) {
-            Kind::Full => {
-                let text = format!("disk full: free space on the disk of {path}");
-                Error::Unavailable { doing, source: sqlx::Error::Io(io::Error::new(io::ErrorKind::StorageFull, text)) }
-            }
+            Kind::Full => Error::Full { doing, place: path.to_string(), source },
             Kind::NoDatabase => {
                 Error::Setup(format!("{path} is not a SQLite database, or is damaged; use another file with --db"))
             }
@@ -134,8 +130,8 @@ mod tests {
             }
             let error = written.unwrap_err().named("writing results", &path);
             assert!(error.is_transient(), "{error:?}");
-            let cause = std::error::Error::source(&error).unwrap().to_string();
-            assert!(cause.contains(&format!("disk full: free space on the disk of {}", path.display())), "{cause}");
+            let said = format!("no space is left on the disk of {} while writing results; free some", path.display());
+            assert_eq!(error.to_string(), said);
         }
     }
 }

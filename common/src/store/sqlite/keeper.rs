@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::super::{Burial, Due, Keepership, Unpublished};
+use super::super::{Burial, Due, Keepership, MAX_DEATHS, Unpublished};
 use super::end::{Ending, Unheld, release, unheld, walk, write_ends};
 use super::error::Done;
 use super::group::{Group, Values, nothing};
@@ -92,6 +92,31 @@ async fn end_poisoned(tx: &mut SqliteConnection, rows: &[&SqliteRow], now: i64) 
         write_ends(tx, &[end], Status::Failed, &error, now).await?;
     }
     Ok(())
+}
+
+const END_LEASES: &str = "-- leases of former processes end
+UPDATE worker SET lease_until = 0 WHERE dead_at IS NULL AND left_at IS NULL";
+
+const END_KEEPER: &str = "-- so does the keeper's
+UPDATE keeper SET lease_until = 0";
+
+/// Runs of dead owners that one step takes over.
+const BURY_CHUNK: u32 = 1000;
+
+/// Takes over from all workers that there were; only for whoever has the right to work the queue. Returns how many runs.
+pub(super) async fn bury_former(core: &Core) -> Done<u64> {
+    let mut work = core.writer.begin().await?;
+    sqlx::query(END_LEASES).execute(work.tx()).await?;
+    sqlx::query(END_KEEPER).execute(work.tx()).await?;
+    work.commit().await?;
+    let mut runs = 0;
+    loop {
+        let burial = bury(core, MAX_DEATHS, BURY_CHUNK).await?;
+        runs += burial.returned + burial.poisoned;
+        if !burial.more {
+            return Ok(runs);
+        }
+    }
 }
 
 const DUE: &str = "-- runs that are due

@@ -6,18 +6,19 @@
 //! after a power cut. Other processes may read and submit; one at a time works the queue ([`SqliteStore::lock_exclusively`]).
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, Due, Error, ErrorCount, Flushed,
-    Keepership, Opened, Page, Progress, Recorded, Renewal, Result, Settlement, Store, Unpublished, Verdict, WorkerInfo,
-    WorkerRow,
+    Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, DroppedPartition, Due, Error,
+    ErrorCount, Flushed, Forgotten, JobDetail, JobLine, JobSelector, Keepership, Opened, Page, Progress, Recorded,
+    Renewal, Result, Sealed, Settlement, Store, Unpublished, Verdict, Wait, WorkerInfo, WorkerRow,
 };
 use crate::batch::{Batch, NewBatch};
 use crate::clock::Clock;
@@ -28,6 +29,7 @@ use crate::outcome::Status;
 mod admit;
 mod batch;
 mod count;
+mod detail;
 mod end;
 mod error;
 mod flush;
@@ -36,9 +38,11 @@ mod hint;
 mod keeper;
 mod letter;
 mod open;
+mod prune;
 mod queue;
 mod read;
 mod request;
+mod result;
 mod row;
 mod submit;
 mod worker;
@@ -63,6 +67,8 @@ struct Core {
     clock: Arc<dyn Clock>,
     hints: hint::Hints,
     path: PathBuf,
+    /// Versions that the opening applied and nobody was told of.
+    applied: Mutex<Vec<i64>>,
     _stop: DropGuard,
 }
 
@@ -76,7 +82,7 @@ impl SqliteStore {
         let path = path.as_ref();
         let mut connection = open::writer(path).await?;
         let migrated = open::migrate(&mut connection, path).await;
-        migrated.map_err(|fault| fault.named("opening the database", path))?;
+        let applied = migrated.map_err(|fault| fault.named("opening the database", path))?;
         let stop = CancellationToken::new();
         let core = Core {
             writer: Arc::new(Writer::new(connection)),
@@ -84,20 +90,44 @@ impl SqliteStore {
             clock,
             hints: hint::Hints::new(path.to_owned(), stop.clone()),
             path: path.to_owned(),
+            applied: Mutex::new(applied),
             _stop: stop.drop_guard(),
         };
         Ok(Self { core: Arc::new(core) })
     }
 
-    /// Takes the right to work the queue of this database, which one process at a time has.
+    /// Takes the right to work the queue of this database, which one process at a time has. Whoever had it before and did not
+    /// leave is dead, lease or not: what it held is due at once.
     ///
     /// Who only reads, submits or cancels needs none.
     ///
     /// # Errors
     ///
     /// [`Error::Setup`] when another process has it, with its number.
-    pub fn lock_exclusively(&self) -> Result<WorkerLock> {
-        open::lock(&self.core.path)
+    pub async fn lock_exclusively(&self) -> Result<WorkerLock> {
+        let lock = open::lock(&self.core.path)?;
+        self.take_over().await?;
+        Ok(lock)
+    }
+
+    /// Does the same if no other process has it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`] when the lock file cannot be used.
+    pub async fn try_lock(&self) -> Result<Option<WorkerLock>> {
+        let Ok(lock) = open::try_lock(&self.core.path)? else { return Ok(None) };
+        self.take_over().await?;
+        Ok(Some(lock))
+    }
+
+    async fn take_over(&self) -> Result<()> {
+        let buried =
+            keeper::bury_former(&self.core).await.map_err(self.core.failed("taking over from a dead process"))?;
+        if buried > 0 {
+            tracing::info!(runs = buried, "took over from a process that died");
+        }
+        Ok(())
     }
 
     /// Takes that right before the file is opened, so that it may be removed first.
@@ -136,7 +166,10 @@ fn later(now: i64, by: Duration) -> i64 {
 impl Store for SqliteStore {
     async fn migrate(&self) -> Result<Vec<i64>> {
         let mut line = self.core.writer.lend().await;
-        open::migrate(line.tx(), &self.core.path).await.map_err(self.core.failed("migrating"))
+        let applied = open::migrate(line.tx(), &self.core.path).await.map_err(self.core.failed("migrating"))?;
+        let mut untold = std::mem::take(&mut *self.core.applied.lock().unwrap_or_else(PoisonError::into_inner));
+        untold.extend(applied);
+        Ok(untold)
     }
 
     async fn check_schema(&self) -> Result<()> {
@@ -161,10 +194,10 @@ impl Store for SqliteStore {
         submit::defer(&self.core, jobs, after, reason).await.map_err(self.core.failed("deferring jobs"))
     }
 
-    async fn seal(&self, batch: BatchId, producer: OwnerId) -> Result<()> {
-        batch::seal(&self.core, batch, producer).await.map_err(self.core.failed("sealing a batch"))?;
+    async fn seal(&self, batch: BatchId, producer: OwnerId) -> Result<Sealed> {
+        let sealed = batch::seal(&self.core, batch, producer).await.map_err(self.core.failed("sealing a batch"))?;
         self.core.hints.tell();
-        Ok(())
+        Ok(sealed)
     }
 
     async fn leave(&self, batch: BatchId, producer: OwnerId) -> Result<()> {
@@ -181,6 +214,10 @@ impl Store for SqliteStore {
         read.map_err(self.core.failed("reading what is recorded"))
     }
 
+    async fn custom_ids(&self, batch: BatchId, jobs: &[JobId]) -> Result<Vec<String>> {
+        read::custom_ids(&self.core, batch, jobs).await.map_err(self.core.failed("reading names of jobs"))
+    }
+
     async fn batch(&self, selector: &BatchSelector) -> Result<Option<Batch>> {
         batch::find(&self.core, selector).await.map_err(self.core.failed("reading a batch"))
     }
@@ -190,7 +227,11 @@ impl Store for SqliteStore {
     }
 
     async fn results_after(&self, batch: BatchId, cursor: Cursor, limit: u32) -> Result<Page> {
-        read::results_after(&self.core, batch, cursor, limit).await.map_err(self.core.failed("reading results"))
+        result::results_after(&self.core, batch, cursor, limit).await.map_err(self.core.failed("reading results"))
+    }
+
+    async fn open_reruns(&self, batch: BatchId, after: Option<JobId>, limit: u32) -> Result<Vec<(JobId, u32)>> {
+        read::open_reruns(&self.core, batch, after, limit).await.map_err(self.core.failed("reading open runs"))
     }
 
     async fn errors(&self, batch: BatchId, limit: u32) -> Result<Vec<ErrorCount>> {
@@ -199,6 +240,10 @@ impl Store for SqliteStore {
 
     async fn progress(&self, batch: BatchId) -> Result<Progress> {
         read::progress(&self.core, batch).await.map_err(self.core.failed("counting live rows"))
+    }
+
+    async fn waits(&self, batch: BatchId, limit: u32) -> Result<Vec<Wait>> {
+        read::waits(&self.core, batch, limit).await.map_err(self.core.failed("reading what is waited for"))
     }
 
     async fn workers(&self) -> Result<Vec<WorkerRow>> {
@@ -219,8 +264,49 @@ impl Store for SqliteStore {
         Ok(open)
     }
 
-    async fn retry(&self, batch: BatchId, statuses: &[Status], limit: u32) -> Result<u64> {
-        submit::retry(&self.core, batch, statuses, limit).await.map_err(self.core.failed("opening new runs"))
+    async fn retry(
+        &self,
+        batch: BatchId,
+        statuses: &[Status],
+        after: Cursor,
+        limit: u32,
+    ) -> Result<(u64, Option<Cursor>)> {
+        submit::retry(&self.core, batch, statuses, after, limit).await.map_err(self.core.failed("opening new runs"))
+    }
+
+    async fn find_jobs(&self, selector: &JobSelector, limit: u32) -> Result<Vec<(BatchId, JobId)>> {
+        detail::find_jobs(&self.core, selector, limit).await.map_err(self.core.failed("looking for a job"))
+    }
+
+    async fn job(&self, batch: BatchId, job: JobId) -> Result<Option<JobDetail>> {
+        detail::job(&self.core, batch, job).await.map_err(self.core.failed("reading a job"))
+    }
+
+    async fn jobs(
+        &self,
+        batch: BatchId,
+        statuses: Option<&[Status]>,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<JobLine>> {
+        detail::jobs(&self.core, batch, statuses, after, limit).await.map_err(self.core.failed("listing jobs"))
+    }
+
+    async fn resume(&self, name: Option<&str>) -> Result<Vec<DeploymentReport>> {
+        worker::resume(&self.core, name).await.map_err(self.core.failed("asking workers to look again"))
+    }
+
+    async fn ended_before(&self, time: DateTime<Utc>, limit: u32) -> Result<Vec<Batch>> {
+        prune::ended_before(&self.core, time, limit).await.map_err(self.core.failed("reading ended batches"))
+    }
+
+    async fn forget(&self, batch: BatchId, limit: u32) -> Result<Forgotten> {
+        prune::forget(&self.core, batch, limit).await.map_err(self.core.failed("deleting an ended batch"))
+    }
+
+    async fn drop_empty_partitions(&self, _day: PartDay) -> Result<Vec<DroppedPartition>> {
+        // Nothing is partitioned here.
+        Ok(Vec::new())
     }
 
     async fn register(&self, worker: &WorkerInfo, ttl: Duration) -> Result<()> {

@@ -170,8 +170,19 @@ pub struct WorkerLock {
     _file: File,
 }
 
-/// Takes the lock beside the database file.
+/// Takes the lock beside the database file, or says who has it.
 pub(super) fn lock(path: &Path) -> Result<WorkerLock> {
+    try_lock(path)?.map_err(|pid| {
+        let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+        Error::Setup(format!(
+            "another gristmill works on {}{pid}; wait for it, or use --db with another file",
+            path.display()
+        ))
+    })
+}
+
+/// Takes the lock beside the database file; where another process has it, the inner error is its number, if it can be read.
+pub(super) fn try_lock(path: &Path) -> Result<std::result::Result<WorkerLock, Option<u32>>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
@@ -186,11 +197,7 @@ pub(super) fn lock(path: &Path) -> Result<WorkerLock> {
             let mut pid = String::new();
             // The number is a help; without it the message still says what to do.
             let _ = file.take(20).read_to_string(&mut pid);
-            let pid = pid.trim().parse::<u32>().map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-            return Err(Error::Setup(format!(
-                "another gristmill works on {}{pid}; wait for it, or use --db with another file",
-                path.display()
-            )));
+            return Ok(Err(pid.trim().parse().ok()));
         }
         Err(TryLockError::Error(error)) => return Err(unusable(error)),
     }
@@ -200,5 +207,5 @@ pub(super) fn lock(path: &Path) -> Result<WorkerLock> {
         write!(file, "{}", std::process::id())
     };
     write(&mut file).map_err(unusable)?;
-    Ok(WorkerLock { _file: file })
+    Ok(Ok(WorkerLock { _file: file }))
 }

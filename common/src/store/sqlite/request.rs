@@ -114,7 +114,7 @@ impl From<Packed> for JobOptions {
     }
 }
 
-fn from_row(row: &SqliteRow) -> Request {
+pub(super) fn from_row(row: &SqliteRow) -> Request {
     Request {
         custom_id: row.get("custom_id"),
         endpoint: row.get("endpoint"),

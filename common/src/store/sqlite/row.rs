@@ -104,7 +104,7 @@ pub(super) fn batch(row: &SqliteRow, now: i64) -> Batch {
         calls: count(row, "calls"),
         input_tokens: count(row, "input_tokens"),
         output_tokens: count(row, "output_tokens"),
-        cost_pico_usd: row.get("cost_pico_usd"),
+        cost_pico_usd: Batch::known_cost(row.get("cost_pico_usd"), count(row, "calls")),
         created_at: time(row.get("created_at")),
         finished_at,
         cancel_requested_at,

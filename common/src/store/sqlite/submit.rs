@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::super::{Chunk, Error, Recorded, Request};
+use super::super::{Chunk, Cursor, Error, Recorded, Request};
 use super::error::Done;
 use super::group::{Group, Values, nothing};
 use super::row::{day, job_ref, json_text};
@@ -215,14 +215,14 @@ macro_rules! select_ended {
     ($which:literal) => {
         concat!(
             "-- jobs whose latest run ended so
-SELECT j.job_id, j.batch_id, j.model_group, j.priority, j.lane, r.run, r.status
+SELECT j.job_id, j.batch_id, j.model_group, j.priority, j.lane, r.run, r.status, r.seq
 FROM result r JOIN job j ON j.batch_id = r.batch_id AND j.job_id = r.job_id
-WHERE r.batch_id = ?1 AND r.status IN (?2, ?3, ?4, ?5)",
+WHERE r.batch_id = ?1 AND r.status IN (?2, ?3, ?4, ?5) AND r.seq > ?6",
             $which,
             "
   AND NOT EXISTS (SELECT 1 FROM live l WHERE l.job_id = r.job_id)
   AND NOT EXISTS (SELECT 1 FROM result n WHERE n.job_id = r.job_id AND n.run > r.run)
-LIMIT ?6"
+ORDER BY r.seq LIMIT ?7"
         )
     };
 }
@@ -237,7 +237,13 @@ SET succeeded = succeeded - ?2, failed = failed - ?3, cancelled = cancelled - ?4
     finished_at = NULL, cancel_requested_at = NULL, closed_through = NULL
 WHERE batch_id = ?1";
 
-pub(super) async fn retry(core: &Core, batch: BatchId, statuses: &[Status], limit: u32) -> Done<u64> {
+pub(super) async fn retry(
+    core: &Core,
+    batch: BatchId,
+    statuses: &[Status],
+    after: Cursor,
+    limit: u32,
+) -> Done<(u64, Option<Cursor>)> {
     let mut work = core.writer.begin().await?;
     let now = core.now();
     let tx = work.tx();
@@ -251,9 +257,9 @@ pub(super) async fn retry(core: &Core, batch: BatchId, statuses: &[Status], limi
     for status in Status::ALL {
         query = query.bind(statuses.contains(&status).then_some(status.as_str()));
     }
-    let rows = query.bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+    let rows = query.bind(after.seq).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
     if rows.is_empty() {
-        return Ok(0);
+        return Ok((0, None));
     }
     let mut counts = [0_i64; 4];
     let mut runs = Vec::with_capacity(rows.len());
@@ -272,5 +278,6 @@ pub(super) async fn retry(core: &Core, batch: BatchId, statuses: &[Status], limi
     }
     query.execute(&mut *tx).await?;
     work.commit().await?;
-    Ok(rows.len() as u64)
+    let last = rows.last().filter(|_| rows.len() >= limit as usize);
+    Ok((rows.len() as u64, last.map(|row| Cursor { xid: 0, seq: row.get("seq") })))
 }

@@ -70,6 +70,38 @@ INSERT INTO deployment (owner, deployment, model_group, paused, error_class, sin
     " ON CONFLICT DO NOTHING",
 );
 
+// A report that is to be looked at again is paused since before all times.
+const RESUMED: &str = "-- which paused deployments are to be looked at again
+UPDATE deployment SET since = ?2 WHERE owner = ?1 AND since = 0 RETURNING deployment";
+
+const RESUME: &str = "-- ask every worker to look again
+UPDATE deployment SET since = 0
+WHERE owner IN (SELECT owner FROM worker WHERE dead_at IS NULL AND left_at IS NULL)
+  AND (?1 IS NULL OR ?1 IN (deployment, model_group))
+RETURNING deployment, model_group, paused, error_class";
+
+// Some are enough: once their calls are answered, the deployment is open, and the others are due within a minute.
+const WAKE: &str = "-- jobs that wait for a paused deployment are due
+UPDATE live SET wake_at = ?1, version = version + 1
+WHERE job_id IN (SELECT job_id FROM live
+                 WHERE state = 1 AND wake_at > ?1 AND model_group = ?2
+                   AND reason LIKE 'deployment %'
+                 ORDER BY wake_at LIMIT 1000)";
+
+pub(super) async fn resume(core: &Core, name: Option<&str>) -> Done<Vec<DeploymentReport>> {
+    let mut work = core.writer.begin().await?;
+    let tx = work.tx();
+    let rows = sqlx::query(RESUME).bind(name.map(str::to_owned)).fetch_all(&mut *tx).await?;
+    let mut paused: Vec<DeploymentReport> = rows.iter().map(paused_report).collect();
+    paused.sort_by(|a, b| (&a.deployment, &a.paused).cmp(&(&b.deployment, &b.paused)));
+    paused.dedup();
+    for report in &paused {
+        sqlx::query(WAKE).bind(core.now()).bind(report.group.clone()).execute(&mut *tx).await?;
+    }
+    work.commit().await?;
+    Ok(paused)
+}
+
 pub(super) async fn renew(
     core: &Core,
     owner: OwnerId,
@@ -84,10 +116,14 @@ pub(super) async fn renew(
     if query.execute(&mut *tx).await?.rows_affected() == 0 {
         return Ok(Renewal::Lost);
     }
+    let mut resumed = Vec::new();
+    if deployments.iter().any(|report| report.paused.is_some()) {
+        resumed = sqlx::query_scalar(RESUMED).bind(owner.uuid()).bind(now).fetch_all(&mut *tx).await?;
+    }
     report(tx, owner, deployments, now).await?;
     let cancelled: Vec<Uuid> = sqlx::query_scalar(CANCELLED).fetch_all(&mut *tx).await?;
     work.commit().await?;
-    Ok(Renewal::Alive { cancelled: cancelled.into_iter().map(BatchId::from_uuid).collect() })
+    Ok(Renewal::Alive { cancelled: cancelled.into_iter().map(BatchId::from_uuid).collect(), resumed })
 }
 
 /// Replaces a worker's reports if they changed.
@@ -164,11 +200,14 @@ ORDER BY d.deployment";
 
 pub(super) async fn paused_deployments(core: &Core) -> Done<Vec<DeploymentReport>> {
     let rows = sqlx::query(PAUSED).bind(core.now()).fetch_all(&core.readers).await?;
-    let report = |row: &SqliteRow| DeploymentReport {
+    Ok(rows.iter().map(paused_report).collect())
+}
+
+fn paused_report(row: &SqliteRow) -> DeploymentReport {
+    DeploymentReport {
         deployment: row.get("deployment"),
         group: row.get("model_group"),
         paused: row.get("paused"),
         class: row.get("error_class"),
-    };
-    Ok(rows.iter().map(report).collect())
+    }
 }

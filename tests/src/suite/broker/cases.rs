@@ -8,10 +8,11 @@ use futures_util::future::join_all;
 use gristmill_common::broker::{Aside, Confirm, Error, Outgoing};
 use gristmill_common::envelope::MAX_MESSAGE_BYTES;
 use gristmill_common::job::{LaneKey, Priority};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    GROUPS, PATIENCE, Scene, depth, expect_silence, lane, next, numbered, publish, take, until, until_steady, within,
+    GROUPS, PATIENCE, SILENCE, Scene, depth, expect_silence, lane, next, numbered, publish, take, until, until_steady,
+    within,
 };
 
 /// Declares the same queues again and again, and looks after the broker.
@@ -178,6 +179,42 @@ pub async fn lanes_of_a_priority_take_turns(scene: Scene) {
     let long = first.iter().filter(|payload| payload.starts_with(b"0 ")).count();
     assert!((5..=12).contains(&long), "{long} of the first 24 are of the long lane");
     take(&mut consumer, 91).await;
+    broker.shutdown().await;
+}
+
+/// A window that is made smaller lets less out, one that is made larger lets more out, and nothing is lost on the way.
+pub async fn the_window_can_be_changed(scene: Scene) {
+    let broker = scene.alpha().await;
+    publish(&*broker, &lane("alpha", Priority::Standard, 3), &numbered("m", 60)).await;
+    let mut consumer = broker.consume("alpha", 10).await.unwrap();
+    let mut seen = take(&mut consumer, 5).await;
+    consumer.resize(2);
+    // It takes effect soon: until then a third may come.
+    loop {
+        assert!(seen.len() < 40, "the window stays as it was");
+        let two = [next(&mut consumer).await, next(&mut consumer).await];
+        let third = timeout(SILENCE, consumer.next()).await.ok().flatten();
+        let small = third.is_none();
+        for delivery in two.into_iter().chain(third) {
+            seen.push(delivery.payload.clone());
+            delivery.settle.ack();
+        }
+        if small {
+            break;
+        }
+    }
+    consumer.resize(6);
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        held.push(next(&mut consumer).await);
+    }
+    for delivery in held {
+        seen.push(delivery.payload.clone());
+        delivery.settle.ack();
+    }
+    let left = 60 - seen.len();
+    seen.extend(take(&mut consumer, left).await);
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>().len(), 60, "each message once");
     broker.shutdown().await;
 }
 

@@ -66,6 +66,20 @@ pub async fn what_came_back_after_the_walk_is_ended_too(lab: Lab) {
     lab.rows(submitted.id, 20).await;
 }
 
+pub async fn a_cancelled_batch_with_calls_in_flight_is_walked_once(lab: Lab) {
+    let submitted = lab.submitted("sweep", 20).await;
+    let worker = lab.worker(LONG).await;
+    let held = lab.admitted(worker, &submitted.jobs[..5]).await;
+    lab.store.cancel(submitted.id).await.unwrap();
+    lab.close_cancelled(6).await;
+    for _ in 0..3 {
+        assert_eq!(lab.store.close_cancelled(6).await.unwrap(), 0, "nothing is left to look at");
+    }
+    lab.store.flush(worker, &[wake(&held[0], LONG)]).await.unwrap();
+    assert_eq!(lab.store.close_cancelled(6).await.unwrap(), 1);
+    assert_eq!(lab.batch(submitted.id).await.counters.cancelled, 16);
+}
+
 pub async fn one_cancelled_batch_with_held_jobs_does_not_keep_others_open(lab: Lab) {
     let (first, second) = (lab.submitted("first", 12).await, lab.submitted("second", 12).await);
     let worker = lab.worker(LONG).await;
@@ -122,7 +136,7 @@ pub async fn a_retried_run_of_a_cancelled_batch_ends_as_a_run_of_its_own(lab: La
     let submitted = lab.submitted("sweep", 4).await;
     let worker = lab.worker(LONG).await;
     lab.ended(worker, &submitted.jobs, &failure("no")).await;
-    assert_eq!(lab.store.retry(submitted.id, &[Status::Failed], 3).await.unwrap(), 3);
+    assert_eq!(lab.retried(submitted.id, &[Status::Failed], 3).await, 3);
     lab.store.cancel(submitted.id).await.unwrap();
     lab.close_cancelled(100).await;
     let batch = lab.batch(submitted.id).await;
@@ -135,15 +149,15 @@ pub async fn workers_hear_of_cancelled_batches_until_they_end(lab: Lab) {
     let (first, second) = (lab.submitted("first", 1).await, lab.submitted("second", 1).await);
     let worker = lab.worker(LONG).await;
     let renew = || async { lab.other.renew(worker, LONG, 0, &[]).await.unwrap() };
-    assert_eq!(renew().await, Renewal::Alive { cancelled: Vec::new() });
+    assert_eq!(renew().await, Renewal::Alive { cancelled: Vec::new(), resumed: Vec::new() });
     lab.admitted(worker, &second.jobs).await;
     lab.store.cancel(first.id).await.unwrap();
     lab.store.cancel(second.id).await.unwrap();
-    let Renewal::Alive { mut cancelled } = renew().await else { panic!("alive") };
+    let Renewal::Alive { mut cancelled, .. } = renew().await else { panic!("alive") };
     cancelled.sort_unstable();
     assert_eq!(cancelled, [first.id, second.id]);
     lab.close_cancelled(10).await;
-    assert_eq!(renew().await, Renewal::Alive { cancelled: vec![second.id] });
+    assert_eq!(renew().await, Renewal::Alive { cancelled: vec![second.id], resumed: Vec::new() });
 }
 
 pub async fn a_dead_owners_job_of_a_cancelled_batch_ends_once(lab: Lab) {

@@ -73,7 +73,7 @@ pub async fn a_retried_run_expires_as_a_run_of_its_own(lab: Lab) {
     let submitted = lab.submitted_with("sweep", 1, soon).await;
     let worker = lab.worker(LONG).await;
     lab.ended(worker, &submitted.jobs, &failure("no")).await;
-    assert_eq!(lab.store.retry(submitted.id, &[Status::Failed], 10).await.unwrap(), 1);
+    assert_eq!(lab.retried(submitted.id, &[Status::Failed], 10).await, 1);
     lab.expired(submitted.id, 100, 1).await;
     let runs: Vec<_> = lab.rows(submitted.id, 2).await.iter().map(|row| (row.run, row.result.status)).collect();
     assert_eq!(runs, [(1, Status::Failed), (2, Status::Expired)]);

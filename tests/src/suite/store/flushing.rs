@@ -36,7 +36,7 @@ pub async fn counters_say_what_the_attempts_used(lab: Lab) {
     let settlements = [
         Settlement {
             job: held[0].clone(),
-            attempts: vec![free, attempt(2), attempt(3)],
+            attempts: vec![free.clone(), attempt(2), attempt(3)],
             end: End::Result(Box::new(success("a"))),
         },
         wake(&held[1], LONG),
@@ -45,7 +45,15 @@ pub async fn counters_say_what_the_attempts_used(lab: Lab) {
     assert_eq!(flushed, Flushed { results: 1, waiting: 1, attempts: 4, ..Flushed::default() });
     let batch = lab.batch(submitted.id).await;
     assert_eq!((batch.calls, batch.input_tokens, batch.output_tokens), (4, 300, 30));
-    assert_eq!(batch.cost_pico_usd, 4_500_000);
+    assert_eq!(batch.cost_pico_usd, Some(4_500_000));
+
+    let unknown = lab.submitted("unknown", 1).await;
+    assert_eq!(lab.batch(unknown.id).await.cost_pico_usd, Some(0), "nothing was called");
+    let held = lab.admitted(worker, &unknown.jobs).await;
+    let settlement =
+        Settlement { job: held[0].clone(), attempts: vec![free], end: End::Result(Box::new(success("a"))) };
+    lab.store.flush(worker, &[settlement]).await.unwrap();
+    assert_eq!(lab.batch(unknown.id).await.cost_pico_usd, None, "no call told what it cost");
 }
 
 pub async fn a_repeated_flush_changes_nothing(lab: Lab) {
@@ -62,6 +70,23 @@ pub async fn a_repeated_flush_changes_nothing(lab: Lab) {
     assert_eq!(lab.batch(submitted.id).await, batch);
     assert_eq!(lab.rows(submitted.id, 2).await, rows);
     assert_eq!(lab.due(1).await, [held[2].clone()]);
+}
+
+pub async fn a_group_that_is_partly_written_adds_the_rest(lab: Lab) {
+    let submitted = lab.submitted("sweep", 2).await;
+    let worker = lab.worker(LONG).await;
+    let held = lab.admitted(worker, &submitted.jobs).await;
+    lab.store.flush(worker, &[wake(&held[0], Duration::ZERO)]).await.unwrap();
+    lab.due(1).await;
+    lab.admitted(worker, &submitted.jobs[..1]).await;
+    let first = Settlement { attempts: vec![attempt(1), attempt(2)], ..settle(&held[0], success("a")) };
+    let second = settle(&held[1], success("b"));
+    // The first attempt is kept already, and the second settlement comes twice.
+    let flushed = lab.store.flush(worker, &[first, second.clone(), second]).await.unwrap();
+    assert_eq!(flushed, Flushed { results: 2, attempts: 2, lost: 1, ..Flushed::default() });
+    let batch = lab.batch(submitted.id).await;
+    assert_eq!((batch.calls, batch.counters.succeeded, batch.state), (3, 2, BatchState::Finished));
+    lab.rows(submitted.id, 2).await;
 }
 
 pub async fn two_concurrent_flushes_of_one_group_write_it_once(lab: Lab) {
@@ -133,13 +158,13 @@ pub async fn a_dead_owners_late_flush_is_lost_but_its_attempts_are_kept(lab: Lab
     let late = [settle(&held[0], success("too late"))];
     assert_eq!(lab.store.flush(dying, &late).await.unwrap(), Flushed { attempts: 1, lost: 1, ..Flushed::default() });
     let batch = lab.batch(submitted.id).await;
-    assert_eq!((batch.calls, batch.cost_pico_usd, batch.counters.done()), (1, 1_500_000, 0));
+    assert_eq!((batch.calls, batch.cost_pico_usd, batch.counters.done()), (1, Some(1_500_000), 0));
     // Another owner makes the same call once more: both were made, both are kept.
     lab.due(1).await;
     let worker = lab.worker(LONG).await;
     lab.ended(worker, &submitted.jobs, &success("in time")).await;
     let batch = lab.batch(submitted.id).await;
-    assert_eq!((batch.calls, batch.cost_pico_usd, batch.counters.succeeded), (2, 3_000_000, 1));
+    assert_eq!((batch.calls, batch.cost_pico_usd, batch.counters.succeeded), (2, Some(3_000_000), 1));
     let rows = lab.rows(submitted.id, 1).await;
     assert_eq!(rows[0].result.output_text.as_deref(), Some("in time"));
     assert_eq!(lab.store.flush(dying, &late).await.unwrap(), Flushed { lost: 1, ..Flushed::default() });
@@ -164,7 +189,7 @@ pub async fn a_settlement_of_an_earlier_run_is_lost(lab: Lab) {
     let first = lab.admitted(worker, &submitted.jobs).await;
     let failed = [settle(&first[0], failure("no"))];
     lab.store.flush(worker, &failed).await.unwrap();
-    assert_eq!(lab.store.retry(submitted.id, &[Status::Failed], 10).await.unwrap(), 1);
+    assert_eq!(lab.retried(submitted.id, &[Status::Failed], 10).await, 1);
     let second = lab.admitted(worker, &submitted.jobs).await;
     assert_eq!(second[0].run, 2);
     // The same owner holds the job again, in another run: the repeated flush does not end that one.

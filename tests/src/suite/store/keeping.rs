@@ -25,6 +25,16 @@ pub async fn there_is_one_keeper_until_its_lease_ends(lab: Lab) {
     assert!(!is_held(lab.store.keep(first, LONG).await.unwrap()));
 }
 
+pub async fn a_keeper_that_gives_its_lease_up_is_followed_at_once(lab: Lab) {
+    let (first, second) = (owner(), owner());
+    assert!(is_held(lab.store.keep(first, LONG).await.unwrap()));
+    // Nobody else can give it up.
+    assert!(!is_held(lab.other.keep(second, Duration::ZERO).await.unwrap()));
+    assert!(!is_held(lab.other.keep(second, LONG).await.unwrap()));
+    lab.store.keep(first, Duration::ZERO).await.unwrap();
+    assert!(is_held(lab.other.keep(second, LONG).await.unwrap()));
+}
+
 pub async fn two_that_ask_at_once_are_not_both_keeper(lab: Lab) {
     for _ in 0..10 {
         let (a, b) = (owner(), owner());
@@ -75,7 +85,7 @@ pub async fn a_job_on_which_too_many_owners_died_fails(lab: Lab) {
     let verdicts = lab.store.admit(worker, arrivals(&submitted.jobs)).await.unwrap();
     assert!(matches!(verdicts[..], [Verdict::Done, Verdict::Run(_)]), "{verdicts:?}");
     // A new run begins without deaths.
-    lab.store.retry(submitted.id, &[Status::Failed], 10).await.unwrap();
+    lab.retried(submitted.id, &[Status::Failed], 10).await;
     let dying = lab.worker(SHORT).await;
     lab.admitted(dying, &submitted.jobs[..1]).await;
     assert_eq!(lab.buried(3).await, (1, 0));

@@ -69,8 +69,22 @@ pub async fn a_job_that_was_never_recorded_shows_as_failed(lab: Lab) {
     assert_eq!(rows[0].custom_id, unrecorded.id.to_string());
     assert_eq!((rows[0].job_id, rows[0].model.as_str(), rows[0].endpoint.as_str()), (unrecorded.id, "gpt-4o", ""));
     // There is no request to run again.
-    assert_eq!(lab.store.retry(submitted.id, &[Status::Failed], 10).await.unwrap(), 0);
+    assert_eq!(lab.retried(submitted.id, &[Status::Failed], 10).await, 0);
     assert_eq!(lab.batch(submitted.id).await.counters.failed, 1);
+}
+
+pub async fn two_copies_of_a_letter_buried_at_once_count_once(lab: Lab) {
+    let submitted = lab.submitted("sweep", 0).await;
+    let foreign = BatchId::new(now());
+    for round in 0..20 {
+        let job = JobRef { id: JobId::derive(foreign, round), batch: submitted.id, run: 1, lane: lane() };
+        let letter = letter(&[job]);
+        let (left, right) = tokio::join!(lab.store.bury_letter(&letter), lab.other.bury_letter(&letter));
+        left.and(right).unwrap();
+        let batch = lab.batch(submitted.id).await;
+        let count = u64::from(round) + 1;
+        assert_eq!((batch.total, batch.counters.failed, batch.state), (Some(count), count, BatchState::Finished));
+    }
 }
 
 pub async fn a_job_of_an_unknown_batch_shows_in_the_days_batch(lab: Lab) {
@@ -89,7 +103,7 @@ pub async fn a_letter_ends_the_run_that_it_is_of(lab: Lab) {
     let submitted = lab.submitted("sweep", 2).await;
     let worker = lab.worker(LONG).await;
     lab.ended(worker, &submitted.jobs, &failure("first")).await;
-    lab.store.retry(submitted.id, &[Status::Failed], 10).await.unwrap();
+    lab.retried(submitted.id, &[Status::Failed], 10).await;
     lab.due(2).await;
     // The first message's late copy says nothing of the second run.
     let late_copy = reference(&submitted.jobs[0], 1);

@@ -35,9 +35,23 @@ macro_rules! store_suite {
                 a_message_adopted_into_a_cancelled_batch_is_cancelled
                 adoption_into_a_batch_that_is_submitted_leaves_its_ordinals
             }
+            asking {
+                a_job_is_found_by_its_id_the_beginning_of_one_and_its_name
+                an_adopted_job_is_found_by_its_id
+                all_that_is_known_of_a_job_is_told
+                the_runs_of_a_job_come_in_order_with_their_calls
+                jobs_are_listed_with_where_they_are
+                failed_jobs_are_listed_until_they_run_again
+                a_worker_hears_once_that_it_should_look_again
+                jobs_that_wait_for_a_resumed_deployment_are_due
+                an_ended_batch_is_forgotten_in_steps
+                an_open_batch_is_not_forgotten
+                batches_that_ended_before_a_time_are_told_oldest_first
+            }
             cancelling {
                 a_cancelled_batch_ends_what_nobody_holds
                 what_came_back_after_the_walk_is_ended_too
+                a_cancelled_batch_with_calls_in_flight_is_walked_once
                 one_cancelled_batch_with_held_jobs_does_not_keep_others_open
                 a_batch_without_open_jobs_is_cancelled_at_once
                 a_finished_batch_cannot_be_cancelled
@@ -56,6 +70,7 @@ macro_rules! store_suite {
                 a_batch_finishes_with_its_last_result
                 counters_say_what_the_attempts_used
                 a_repeated_flush_changes_nothing
+                a_group_that_is_partly_written_adds_the_rest
                 two_concurrent_flushes_of_one_group_write_it_once
                 flushes_of_two_workers_into_shared_batches_do_not_block_each_other
                 a_large_group_is_flushed_whole
@@ -70,6 +85,7 @@ macro_rules! store_suite {
             }
             keeping {
                 there_is_one_keeper_until_its_lease_ends
+                a_keeper_that_gives_its_lease_up_is_followed_at_once
                 two_that_ask_at_once_are_not_both_keeper
                 runs_of_a_dead_owner_are_due_at_once
                 a_job_on_which_too_many_owners_died_fails
@@ -87,6 +103,7 @@ macro_rules! store_suite {
                 the_jobs_of_a_letter_fail_unless_they_ended_or_are_held
                 a_letter_can_finish_a_batch
                 a_job_that_was_never_recorded_shows_as_failed
+                two_copies_of_a_letter_buried_at_once_count_once
                 a_job_of_an_unknown_batch_shows_in_the_days_batch
                 a_letter_ends_the_run_that_it_is_of
             }
@@ -104,11 +121,13 @@ macro_rules! store_suite {
                 a_job_for_later_waits_in_its_live_row
                 what_is_published_never_goes_back
                 sealing_says_the_total
+                a_seal_of_whoever_was_replaced_says_so_unless_the_batch_is_sealed
                 an_empty_batch_is_finished_when_sealed
                 sealing_after_the_last_result_finishes
                 a_sealed_batch_can_be_taken_up_and_grow
                 taking_up_a_finished_batch_and_sealing_it_again_changes_nothing
                 identities_are_read_in_pages
+                jobs_are_asked_for_their_names
                 the_identity_of_a_simulated_job_differs
                 deferred_jobs_wait_and_others_are_left_alone
                 a_deferred_job_becomes_due
@@ -124,6 +143,7 @@ macro_rules! store_suite {
                 a_batch_is_found_by_each_name_that_people_use
                 batches_are_listed_newest_first
                 rows_are_read_in_pages_by_a_cursor_that_survives_as_text
+                large_results_stand_among_small_ones
                 paging_during_concurrent_flushes_sees_each_row_exactly_once
                 a_later_run_comes_as_a_new_row
                 errors_are_counted_by_class_of_each_jobs_latest_run
@@ -131,10 +151,13 @@ macro_rules! store_suite {
                 a_hint_comes_after_results
                 the_schema_is_current_and_stays_so
             }
+            waiting {
+                what_a_batch_waits_for_is_told_by_group_and_reason
+            }
             retrying {
                 retry_opens_a_new_run_of_what_failed
                 retry_takes_only_what_it_is_asked_for_by_the_latest_run
-                retry_goes_on_until_nothing_is_left
+                retry_goes_on_where_it_stopped
                 retry_opens_a_cancelled_batch_again
                 retry_of_a_batch_that_is_being_cancelled_is_a_conflict
                 retries_of_an_unfinished_batch_leave_what_is_open

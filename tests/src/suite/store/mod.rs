@@ -26,6 +26,7 @@ use gristmill_common::store::{
 
 pub mod admission;
 pub mod adoption;
+pub mod asking;
 pub mod cancelling;
 pub mod closing;
 pub mod flushing;
@@ -37,6 +38,7 @@ pub mod random;
 pub mod reading;
 pub mod retrying;
 pub mod values;
+pub mod waiting;
 pub mod working;
 
 /// Longer than any test takes.
@@ -50,6 +52,8 @@ pub struct Lab {
     pub store: Arc<dyn Store>,
     /// Another handle on the same database, as a second process has.
     pub other: Arc<dyn Store>,
+    /// A handle with the rights of the schema's owner, who alone deletes.
+    pub owner: Arc<dyn Store>,
     /// What lives as long as the database.
     pub guard: Box<dyn Any + Send + Sync>,
 }
@@ -253,6 +257,11 @@ impl Lab {
         assert_eq!(self.store.record(chunk(producer, &jobs, 0)).await.unwrap(), Recorded::Committed);
         self.store.seal(id, producer).await.unwrap();
         Submitted { id, jobs }
+    }
+
+    /// Opens new runs from the first job on, at most `limit`; returns how many.
+    pub async fn retried(&self, batch: BatchId, statuses: &[Status], limit: u32) -> u64 {
+        self.store.retry(batch, statuses, Cursor::default(), limit).await.unwrap().0
     }
 
     /// Registers a worker.

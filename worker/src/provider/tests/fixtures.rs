@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 
 use super::super::address::Api;
+use super::super::key::Key;
 use super::super::openai::OpenAi;
 use super::super::{Http, exchange::Exchange};
 use super::server::{deployment, request_body};
@@ -85,7 +86,8 @@ fn reply_to(fixture: &Value, api: Api) -> Reply {
     let now = fixture["now"].as_str().unwrap_or("2026-11-23T01:00:00Z");
     let now: chrono::DateTime<chrono::Utc> = now.parse().unwrap();
     let clock = Arc::new(gristmill_common::clock::ManualClock::new(now.timestamp_millis()));
-    let provider = OpenAi::new(&deployment("http://127.0.0.1:9/v1"), &Http::default(), clock).unwrap();
+    let deployment = deployment("http://127.0.0.1:9/v1");
+    let provider = OpenAi::new(&deployment, &Http::default(), clock).unwrap();
     let request = match &fixture["request"] {
         Value::Null => request_body(),
         request => request.to_string().into(),
@@ -98,7 +100,7 @@ fn reply_to(fixture: &Value, api: Api) -> Reply {
         head: Some((status, headers_of(fixture))),
         body: Ok(body_of(fixture)),
     };
-    provider.reply(api, &request, exchange)
+    provider.reply(&Key::new(&deployment).unwrap().known(), api, &request, exchange)
 }
 
 fn seen(reply: &Reply) -> Seen {

@@ -12,3 +12,5 @@ use bytes::Bytes;
 use gristmill_common::failure::{ErrorClass, ErrorRecord};
 
 use super::Reply;
+
+pub(super) use server::deployment;

@@ -156,7 +156,7 @@ pub(super) const CHAT: &str = r#"{"id":"c","model":"m-2026","choices":[{"index":
 
 pub(super) const KEY: &str = "sk-canary-0123456789";
 
-pub(super) fn deployment(base: &str) -> Deployment {
+pub(in crate::provider) fn deployment(base: &str) -> Deployment {
     Deployment {
         name: "d".into(),
         group: "m".into(),
@@ -165,6 +165,7 @@ pub(super) fn deployment(base: &str) -> Deployment {
         api_base: Endpoint(base.parse().unwrap()),
         api_key: Some(KEY.to_owned().into()),
         key_source: Some("OPENAI_API_KEY".to_owned()),
+        key_file: None,
         timeouts: Timeouts::default(),
         max_parallel_requests: None,
         num_retries: None,

@@ -248,3 +248,49 @@ fn deployments_that_cannot_be_built_say_what_to_change() {
     let endpoint = built(|deployment| deployment.api_base.0 = "ftp://canary-host/".parse().unwrap()).to_string();
     assert!(!endpoint.contains("canary"), "{endpoint}");
 }
+
+#[tokio::test]
+async fn anthropics_api_is_refused_before_anything_is_sent() {
+    let server = Server::start(Script::Answer(answer("200 OK", "", CHAT))).await;
+    let body = Bytes::from_static(br#"{"model":"m","max_tokens":1,"messages":[]}"#);
+    let call = Call { endpoint: "/v1/messages", body: &body, job: job(), deadline: None, service_tier: None };
+    let reply = provider(&deployment(&server.base())).call(call).await;
+    assert!(!reply.sent && error(&reply).class == ErrorClass::BadRequest);
+    assert!(error(&reply).message.contains("cannot serve /v1/messages, which is Anthropic's"), "{reply:?}");
+    assert_eq!(server.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_preview_is_what_a_call_sends_without_the_key() {
+    let server = Server::start(Script::Answer(answer("200 OK", "", CHAT))).await;
+    let mut deployment = deployment(&server.base());
+    deployment.model = "other".into();
+    let provider = provider(&deployment);
+    let body = Bytes::from_static(br#"{"model": "m"}"#);
+    let call =
+        Call { endpoint: "/v1/chat/completions", body: &body, job: job(), deadline: None, service_tier: Some("flex") };
+    let preview = provider.preview(call).unwrap();
+    provider.call(call).await.outcome.unwrap();
+    let request = &server.requests()[0];
+    assert!(request.ends_with(std::str::from_utf8(&preview.body).unwrap()));
+    assert_eq!(preview.url, format!("http://{}/v1/chat/completions", server.address));
+    for (name, value) in &preview.headers {
+        let value = if name == "authorization" { format!("Bearer {KEY}") } else { value.clone() };
+        assert!(request.contains(&format!("{name}: {value}\r\n")), "{name}");
+    }
+    assert!(!format!("{preview:?}").contains(KEY));
+}
+
+#[tokio::test]
+async fn the_models_that_a_provider_has_are_read() {
+    let list = r#"{"object":"list","data":[{"id":"a","object":"model"},{"id":"b"}]}"#;
+    let limit = Duration::from_secs(5);
+    let server = Server::start(Script::Answer(answer("200 OK", "", list))).await;
+    let models = provider(&deployment(&server.base())).models(limit).await.unwrap();
+    assert_eq!(models, ["a", "b"]);
+    assert!(server.requests()[0].starts_with("GET /v1/models HTTP/1.1\r\n"));
+    let refused = r#"{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}"#;
+    let server = Server::start(Script::Answer(answer("401 Unauthorized", "", refused))).await;
+    let error = provider(&deployment(&server.base())).models(limit).await.unwrap_err();
+    assert_eq!((error.class, error.status), (ErrorClass::Authentication, Some(401)));
+}

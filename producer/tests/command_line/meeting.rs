@@ -1,71 +1,11 @@
-//! The program as people meet it: help, exit codes, and what it says of wrong input, without any server.
-
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! What a newcomer meets first: help, exit codes, and what it says of wrong input, without any server.
 
 use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
+
+use crate::desk::{Desk, Said};
 
 const LINE: &str = r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}}"#;
-
-struct Desk {
-    directory: tempfile::TempDir,
-}
-
-impl Desk {
-    fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
-        std::fs::write(self.path().join(name), text).unwrap();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gristmill"));
-        command.args(arguments).current_dir(self.path()).env_clear().env("TMPDIR", self.path());
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Said {
-        Said::from(self.command(arguments).output().unwrap())
-    }
-
-    fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Said {
-        Said::from(self.command(arguments).envs(variables.iter().copied()).output().unwrap())
-    }
-}
-
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Said {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
-
-impl Said {
-    #[track_caller]
-    fn fails(&self, code: i32, text: &str) {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        assert_eq!(self.err.trim_end(), text);
-        assert_eq!(self.out, "");
-    }
-}
 
 #[test]
 fn help_is_on_standard_output_and_shows_every_command() {
@@ -102,7 +42,7 @@ fn wrong_usage_ends_with_1() {
         assert_eq!(said.code, Some(1), "{arguments:?}: {said:?}");
         assert!(said.err.starts_with("error: ") || arguments.is_empty(), "{said:?}");
     }
-    assert!(!desk.path().join("out.jsonl").exists());
+    assert!(!desk.path("out.jsonl").exists());
 }
 
 #[test]
@@ -117,21 +57,19 @@ fn bad_lines_are_told_before_anything_is_sent() {
          hint: a line looks like {\"custom_id\":\"1\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\
          \"body\":{\"model\":\"…\",\"messages\":[…]}}",
     );
-    assert!(!desk.path().join("out.jsonl").exists());
-    assert!(!desk.path().join(".gristmill").exists());
+    assert!(!desk.path("out.jsonl").exists());
+    assert!(!desk.path(".gristmill").exists());
 }
 
 #[test]
 fn input_that_is_no_file_of_requests_is_told_apart() {
     let desk = Desk::new();
     desk.write("empty.jsonl", "");
-    desk.write("packed.jsonl", b"\x1f\x8b\x08\x00");
-    std::fs::create_dir(desk.path().join("folder")).unwrap();
+    std::fs::create_dir(desk.path("folder")).unwrap();
     let run = |file: &str| desk.run(&["run", file, "-o", "out.jsonl"]);
     run("none.jsonl").fails(1, "error: reading none.jsonl failed: No such file or directory (os error 2)");
     run("folder").fails(1, "error: folder is a directory; name a file in it");
     run("empty.jsonl").fails(1, "error: empty.jsonl holds no requests");
-    run("packed.jsonl").fails(1, "error: packed.jsonl is compressed by gzip; unpack it first: gunzip -k FILE");
     run("-").fails(1, "error: standard input holds no requests");
 }
 
@@ -143,7 +81,20 @@ fn standard_input_is_checked_too() {
     child.stdin.take().unwrap().write_all(b"{}\n").unwrap();
     let said = Said::from(child.wait_with_output().unwrap());
     assert_eq!(said.code, Some(1));
-    assert!(said.err.contains("line 1: has no custom_id, no method, no url, no body"), "{said:?}");
+    assert!(said.err.contains("line 1: is no request: it has no prompt, no messages, no body"), "{said:?}");
+}
+
+#[test]
+fn a_name_that_no_command_could_address_is_refused_before_anything_is_made() {
+    let desk = Desk::new();
+    desk.write("in.jsonl", LINE);
+    for name in ["", "@last", "a/b", "0196b3a0-1111-7222-8333-444455556666"] {
+        let said = desk.run(&["submit", "in.jsonl", "--name", name]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.err.starts_with(&format!("error: the batch name {name:?} ")), "{said:?}");
+        assert!(said.err.contains("; a name has 1 to 200 characters, "), "{said:?}");
+    }
+    assert!(!desk.path(".gristmill").exists());
 }
 
 #[test]
@@ -192,7 +143,7 @@ fn no_database_is_said_with_what_to_do() {
         assert!(said.err.starts_with("error: there is no database: no .gristmill/gristmill.db in "), "{said:?}");
         assert!(said.err.contains("\nhint: set DATABASE_URL or give --db"), "{said:?}");
     }
-    assert!(!desk.path().join(".gristmill").exists(), "looking makes nothing");
+    assert!(!desk.path(".gristmill").exists(), "looking makes nothing");
 }
 
 #[test]
