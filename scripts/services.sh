@@ -15,6 +15,10 @@
 #
 # gristmill_services_stop ends, by process id, what step 4 or 5 started, and removes its data. It leaves every other server.
 #
+# GRISTMILL_TEST_POSTGRES_DIR and GRISTMILL_TEST_RABBITMQ_DIR are exported for a server that step 4 or 5 started, and only
+# then: its directory, with its process id in the file `pid`, and the program `start` that starts it again. For such a
+# RabbitMQ, GRISTMILL_TEST_RABBITMQCTL is the command line that steers it.
+#
 # Settings (environment):
 #   GRISTMILL_SERVICES       which of the steps 2 to 5 to try; default "running compose installed packages"
 #   GRISTMILL_POSTGRES_PORT  the local port where step 2 looks and step 3 publishes; default 5432
@@ -23,10 +27,10 @@
 #   POSTGRES_PASSWORD        the password of docker-compose.yml; default gristmill
 
 gristmill_root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source-path=SCRIPTDIR source=machine.sh
+source "$gristmill_root/scripts/machine.sh"
 # What gristmill_services_stop must end and remove. epmd is Erlang's name server, here one for our node alone.
 gristmill_temp_dir=
-gristmill_postgres_pid=
-gristmill_rabbitmq_pid=
 gristmill_epmd_port=
 gristmill_apt_updated=
 
@@ -37,26 +41,30 @@ gristmill_services() {
 }
 
 gristmill_services_stop() {
-  if [ -n "$gristmill_rabbitmq_pid" ]; then
-    gristmill_say "stopping RabbitMQ (pid $gristmill_rabbitmq_pid)"
-    gristmill_end "$gristmill_rabbitmq_pid" TERM || gristmill_say "could not stop it"
-    gristmill_rabbitmq_pid=
-  fi
+  gristmill_stop RabbitMQ "${GRISTMILL_TEST_RABBITMQ_DIR:-}" TERM
   if [ -n "$gristmill_epmd_port" ] && command -v epmd >/dev/null; then
     # It listens on a port that only our node knew, so this ends no other node's name server.
     ERL_EPMD_PORT=$gristmill_epmd_port epmd -kill >/dev/null 2>&1 || gristmill_say "no epmd left on port $gristmill_epmd_port"
     gristmill_epmd_port=
   fi
-  if [ -n "$gristmill_postgres_pid" ]; then
-    gristmill_say "stopping Postgres (pid $gristmill_postgres_pid)"
-    # INT is the fast shutdown: it does not wait for clients.
-    gristmill_end "$gristmill_postgres_pid" INT || gristmill_say "could not stop it"
-    gristmill_postgres_pid=
-  fi
+  # INT is the fast shutdown: it does not wait for clients.
+  gristmill_stop Postgres "${GRISTMILL_TEST_POSTGRES_DIR:-}" INT
   if [ -n "$gristmill_temp_dir" ]; then
     rm -rf -- "$gristmill_temp_dir"
     gristmill_temp_dir=
   fi
+  unset GRISTMILL_TEST_POSTGRES_DIR GRISTMILL_TEST_RABBITMQ_DIR
+}
+
+# Ends a server that was started here; tests may have restarted it, so its id is read from its file.
+gristmill_stop() { # what, its directory, signal
+  local pid
+  if [ -z "$2" ] || [ ! -s "$2/pid" ]; then
+    return 0
+  fi
+  pid=$(head -n 1 "$2/pid" | tr -cd '0-9')
+  gristmill_say "stopping $1 (pid $pid)"
+  gristmill_end "$pid" "$3" || gristmill_say "could not stop it"
 }
 
 # The C compiler that SQLite and ring are built with.
@@ -170,14 +178,16 @@ gristmill_postgres_installed() {
     return 1
   fi
   # The tests run in parallel, each with pools of its own: more connections than the default 100.
-  if ! gristmill_as "$user" "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 \
-    -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=300" start >/dev/null; then
+  gristmill_program "$dir/start" "$user" "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 \
+    -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=300 -c external_pid_file=$dir/pid" start
+  export GRISTMILL_TEST_POSTGRES_DIR=$dir
+  if ! "$dir/start" >/dev/null; then
     gristmill_say "Postgres did not start:"
     tail -n 5 "$dir/log" >&2
-    [ ! -s "$dir/data/postmaster.pid" ] || gristmill_end "$(head -n 1 "$dir/data/postmaster.pid")" INT
+    gristmill_stop Postgres "$dir" INT
+    unset GRISTMILL_TEST_POSTGRES_DIR
     return 1
   fi
-  gristmill_postgres_pid=$(head -n 1 "$dir/data/postmaster.pid")
   GRISTMILL_TEST_DATABASE_URL=$(gristmill_postgres_url postgres "" "$port")
 }
 
@@ -273,24 +283,29 @@ gristmill_rabbitmq_installed() {
   : >"$dir/rabbitmq-env.conf"
   gristmill_say "starting RabbitMQ from $program on 127.0.0.1:$port with its data in $dir"
   # Every path is our own, so that nothing of an installed node is read, and the name server (epmd) as well.
-  if ! gristmill_as "$user" env HOME="$dir" \
-    ERL_EPMD_PORT="$epmd_port" ERL_EPMD_ADDRESS=127.0.0.1 ERL_FLAGS="-kernel inet_dist_use_interface {127,0,0,1}" \
-    RABBITMQ_NODENAME="gristmill-$$@localhost" RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT="$port" RABBITMQ_DIST_PORT="$dist_port" \
-    RABBITMQ_CONF_ENV_FILE="$dir/rabbitmq-env.conf" RABBITMQ_CONFIG_FILE="$dir/rabbitmq.conf" \
-    RABBITMQ_ADVANCED_CONFIG_FILE="$dir/advanced.config" RABBITMQ_ENABLED_PLUGINS_FILE="$dir/enabled_plugins" \
-    RABBITMQ_MNESIA_BASE="$dir/data" RABBITMQ_LOG_BASE="$dir/log" RABBITMQ_PID_FILE="$dir/pid" \
-    "$program" -detached >"$gristmill_temp_dir/rabbitmq-start.log" 2>&1; then
+  local settings=(
+    env HOME="$dir"
+    ERL_EPMD_PORT="$epmd_port" ERL_EPMD_ADDRESS=127.0.0.1 ERL_FLAGS="-kernel inet_dist_use_interface {127,0,0,1}"
+    RABBITMQ_NODENAME="gristmill-$$@localhost" RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT="$port" RABBITMQ_DIST_PORT="$dist_port"
+    RABBITMQ_CONF_ENV_FILE="$dir/rabbitmq-env.conf" RABBITMQ_CONFIG_FILE="$dir/rabbitmq.conf"
+    RABBITMQ_ADVANCED_CONFIG_FILE="$dir/advanced.config" RABBITMQ_ENABLED_PLUGINS_FILE="$dir/enabled_plugins"
+    RABBITMQ_MNESIA_BASE="$dir/data" RABBITMQ_LOG_BASE="$dir/log" RABBITMQ_PID_FILE="$dir/pid"
+  )
+  gristmill_program "$dir/start" "$user" "${settings[@]}" "$program" -detached
+  gristmill_program "$dir/ctl" "$user" "${settings[@]}" "${program%-server}ctl"
+  export GRISTMILL_TEST_RABBITMQ_DIR=$dir GRISTMILL_TEST_RABBITMQCTL="$dir/ctl"
+  if ! "$dir/start" >"$gristmill_temp_dir/rabbitmq-start.log" 2>&1; then
     gristmill_say "RabbitMQ did not start:"
     tail -n 5 "$gristmill_temp_dir/rabbitmq-start.log" >&2
+    unset GRISTMILL_TEST_RABBITMQ_DIR GRISTMILL_TEST_RABBITMQCTL
     return 1
   fi
   gristmill_epmd_port=$epmd_port
-  gristmill_wait 30 test -s "$dir/pid" && gristmill_rabbitmq_pid=$(tr -cd '0-9' <"$dir/pid")
   if ! gristmill_wait 90 gristmill_rabbitmq_answers 127.0.0.1 "$port"; then
     gristmill_say "RabbitMQ does not answer on 127.0.0.1:$port; the end of its log:"
     tail -n 5 "$dir"/log/*.log >&2
-    [ -z "$gristmill_rabbitmq_pid" ] || gristmill_end "$gristmill_rabbitmq_pid" TERM
-    gristmill_rabbitmq_pid=
+    gristmill_stop RabbitMQ "$dir" TERM
+    unset GRISTMILL_TEST_RABBITMQ_DIR GRISTMILL_TEST_RABBITMQCTL
     return 1
   fi
   GRISTMILL_TEST_AMQP_URL=$(gristmill_rabbitmq_url "$port")
@@ -323,186 +338,4 @@ gristmill_rabbitmq_url() { # port
 # The protocol header of AMQP 0-9-1 is answered with a method frame (type 1), before any login.
 gristmill_rabbitmq_answers() { # host port
   [ "$(gristmill_ask "$1" "$2" 1 'AMQP\0\0\11\1')" = 01 ]
-}
-
-# --- Docker, apt, processes, sockets --------------------------------------------------------------------------------
-
-# Starts one service of docker-compose.yml and sets the variable named last to the local port that reaches it.
-gristmill_compose() { # service, name of the port variable, port inside, name of the result
-  local service=$1 variable=$2 inside=$3 published local_port
-  if ! command -v docker >/dev/null; then
-    gristmill_say "no Docker here"
-    return 1
-  fi
-  if ! gristmill_limit 20 docker info >/dev/null 2>&1 || ! docker compose version >/dev/null 2>&1; then
-    gristmill_say "no Docker daemon answers (or no 'docker compose')"
-    return 1
-  fi
-  local_port=${!variable:-$inside}
-  published=$(gristmill_docker_compose port "$service" "$inside" 2>/dev/null) || published=
-  if [ -n "$published" ]; then
-    local_port=${published##*:}
-  elif gristmill_open 127.0.0.1 "$local_port"; then
-    local_port=$(gristmill_free_port) || return 1
-  fi
-  gristmill_say "starting $service with Docker Compose on 127.0.0.1:$local_port (docker compose down ends it)"
-  if ! env "$variable=$local_port" docker compose --project-directory "$gristmill_root" -f "$gristmill_root/docker-compose.yml" \
-    up -d --wait "$service" >&2; then
-    gristmill_say "docker compose could not start $service"
-    return 1
-  fi
-  printf -v "$4" '%s' "$local_port"
-}
-
-gristmill_docker_compose() {
-  docker compose --project-directory "$gristmill_root" -f "$gristmill_root/docker-compose.yml" "$@"
-}
-
-gristmill_apt() { # package…
-  local sudo=
-  if ! command -v apt-get >/dev/null; then
-    gristmill_say "no apt-get here, so $* cannot be installed"
-    return 1
-  fi
-  if [ "$(id -u)" != 0 ]; then
-    if ! command -v sudo >/dev/null; then
-      gristmill_say "not root and no sudo, so $* cannot be installed"
-      return 1
-    fi
-    sudo=sudo
-  fi
-  gristmill_say "running: ${sudo:+sudo }apt-get install $*"
-  if [ -z "$gristmill_apt_updated" ]; then
-    # A repository that is not wanted here may be out of order: what counts is whether the install works.
-    $sudo apt-get update -qq >&2 || gristmill_say "apt-get update reported an error; trying to install all the same"
-    gristmill_apt_updated=yes
-  fi
-  if ! $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
-    gristmill_say "apt-get could not install $*"
-    return 1
-  fi
-}
-
-# Makes a directory for a service, owned by its user, inside one temporary directory that is removed at the end.
-gristmill_service_dir() { # name, user, name of the result
-  if [ -z "$gristmill_temp_dir" ]; then
-    gristmill_temp_dir=$(mktemp -d "${TMPDIR:-/tmp}/gristmill-services.XXXXXX") && chmod 755 "$gristmill_temp_dir" || return 1
-  fi
-  local made
-  made=$(mktemp -d "$gristmill_temp_dir/$1.XXXXXX") || return 1
-  if [ "$(id -u)" = 0 ]; then
-    chown "$2" "$made" || return 1
-  fi
-  printf -v "$3" '%s' "$made"
-}
-
-# The user that a server is started as: ourselves, or, where we are root, the first of the two that exists.
-gristmill_user() { # preferred fallback
-  if [ "$(id -u)" != 0 ]; then
-    id -un
-  elif id -u "$1" >/dev/null 2>&1; then
-    printf '%s\n' "$1"
-  else
-    printf '%s\n' "$2"
-  fi
-}
-
-gristmill_as() { # user command…
-  local user=$1
-  shift
-  if [ "$user" = "$(id -un)" ]; then
-    (cd / && "$@")
-  else
-    (cd / && runuser -u "$user" -- "$@")
-  fi
-}
-
-# Ends one process and waits until it is gone; after 30 s it is killed.
-gristmill_end() { # pid signal
-  kill -s "$2" "$1" 2>/dev/null || return 0
-  gristmill_wait 30 gristmill_gone "$1" && return 0
-  gristmill_say "pid $1 did not stop within 30 s: killing it"
-  kill -s KILL "$1" 2>/dev/null
-}
-
-gristmill_gone() { # pid
-  ! kill -0 "$1" 2>/dev/null
-}
-
-gristmill_wait() { # seconds command…
-  local tries=$(($1 * 5))
-  shift
-  while [ "$tries" -gt 0 ]; do
-    "$@" && return 0
-    sleep 0.2
-    tries=$((tries - 1))
-  done
-  return 1
-}
-
-# Sends the bytes of a printf format and prints the first bytes of the answer in hexadecimal.
-gristmill_ask() { # host port count format
-  # shellcheck disable=SC2016
-  gristmill_limit 5 bash -c '
-    exec 3<>"/dev/tcp/$1/$2" && printf "$4" >&3 && head -c "$3" <&3 | od -An -v -tx1 | tr -d " \n"
-  ' gristmill_ask "$@" 2>/dev/null
-}
-
-gristmill_open() { # host port
-  # shellcheck disable=SC2016
-  gristmill_limit 5 bash -c 'exec 3<>"/dev/tcp/$1/$2"' gristmill_open "$@" 2>/dev/null
-}
-
-# Below the range from which the system takes the ports of outgoing connections.
-gristmill_free_port() {
-  local port tries=100
-  while [ "$tries" -gt 0 ]; do
-    port=$((20000 + RANDOM % 12000))
-    if ! gristmill_open 127.0.0.1 "$port"; then
-      printf '%s\n' "$port"
-      return 0
-    fi
-    tries=$((tries - 1))
-  done
-  gristmill_say "no free port found"
-  return 1
-}
-
-# Host and port of a URL; "-" as the host where the URL names none (a Unix socket).
-gristmill_address() { # url default-port
-  local rest=${1#*://} host port=$2
-  rest=${rest%%[/?]*}
-  rest=${rest##*@}
-  case $rest in
-    \[*) host=${rest%%]*} host=${host#[} rest=${rest#*]} ;;
-    *) host=${rest%%:*} rest=${rest#"$host"} ;;
-  esac
-  [ -n "${rest#:}" ] && port=${rest#:}
-  printf '%s %s\n' "${host:--}" "$port"
-}
-
-gristmill_encode() { # text
-  local LC_ALL=C text=$1 out="" char i
-  for ((i = 0; i < ${#text}; i++)); do
-    char=${text:i:1}
-    case $char in
-      [a-zA-Z0-9._~-]) out+=$char ;;
-      # A byte above 127 is negative to printf.
-      *) printf -v char '%%%02X' "'$char" && out+=${char/FFFFFFFFFFFFFF/} ;;
-    esac
-  done
-  printf '%s\n' "$out"
-}
-
-gristmill_limit() { # seconds command…
-  if command -v timeout >/dev/null; then
-    timeout "$@"
-  else
-    shift
-    "$@"
-  fi
-}
-
-gristmill_say() {
-  printf '%s: %s\n' "${0##*/}" "$*" >&2
 }
