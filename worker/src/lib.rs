@@ -28,6 +28,7 @@ mod flush;
 mod gate;
 mod group;
 pub mod health;
+pub mod hooks;
 mod intake;
 mod keeper;
 mod lease;
@@ -42,6 +43,7 @@ pub use examine::{Examined, examine};
 use gate::Gate;
 use group::Group;
 use health::Health;
+use hooks::Hooks;
 use keeper::Keeper;
 use lease::Lease;
 use session::Session;
@@ -81,6 +83,8 @@ pub struct Options {
     pub max_deaths: u32,
     /// Where `GET /live` and `GET /ready` are answered. Default: nowhere.
     pub health_listen: Option<SocketAddr>,
+    /// What the program adds: providers, observers, changes. Default: nothing.
+    pub hooks: Hooks,
 }
 
 impl Options {
@@ -104,6 +108,7 @@ impl Options {
             max_response_bytes: provider::DEFAULT_MAX_RESPONSE_BYTES,
             max_deaths: store::MAX_DEATHS,
             health_listen: None,
+            hooks: Hooks::default(),
         }
     }
 
@@ -218,6 +223,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
             health: Arc::clone(&health),
             drain: drain.clone(),
             abort: abort.child_token(),
+            hooks: options.hooks.clone(),
             num_retries: options.num_retries,
             max_deaths: options.max_deaths,
             settled,
@@ -255,7 +261,10 @@ fn serve(options: &Options) -> Result<Vec<Arc<Group>>, Error> {
     let http = provider::Http::new(options.max_response_bytes);
     let mut gates: BTreeMap<Arc<str>, Vec<Arc<Gate>>> = BTreeMap::new();
     for deployment in &options.deployments {
-        let provider = provider::build(deployment, &http, Arc::clone(&options.clock))?;
+        let provider = match options.hooks.provider(deployment) {
+            Some(provider) => provider?,
+            None => provider::build(deployment, &http, Arc::clone(&options.clock))?,
+        };
         let gate = Gate::new(deployment.clone(), provider, options.concurrency);
         gates.entry(Arc::clone(&deployment.group)).or_default().push(gate);
     }

@@ -63,19 +63,34 @@ pub enum Error {
         /// The variable.
         variable: String,
     },
-    /// OpenAI's own endpoint without a key.
-    #[error(
-        "no key for api.openai.com: set OPENAI_API_KEY (or OPENAI_API_KEY_FILE), or name another endpoint with --api-base{note}"
-    )]
+    /// A provider's own endpoint without a key.
+    #[error("no key for {host}: set {variables}{note}")]
     MissingKey {
+        /// The endpoint's host.
+        host: String,
+        /// What may be set.
+        variables: String,
         /// What else was found and why it is not used; empty or with a leading blank.
         note: String,
     },
-    /// A provider that is known but not built in.
+    /// A key that is set and cannot be read; the text names it.
+    #[error("{0}")]
+    UnreadableKey(String),
+    /// A provider of which everybody has an endpoint of his own.
+    #[error("no endpoint for provider `{provider}`: set {variable}, or api_base in its entry of model_list")]
+    MissingEndpoint {
+        /// The provider.
+        provider: String,
+        /// The variable that can name it.
+        variable: String,
+    },
+    /// A provider that is not built in.
     #[error(
-        "provider `{provider}` is not built in yet; use an OpenAI-compatible api_base with openai/<model> (model `{model}`)"
+        "provider `{provider}` of model `{model}` is not built in: {known}; a server that speaks OpenAI's API is openai/<model> with its api_base"
     )]
     UnsupportedProvider {
+        /// The providers that there are.
+        known: String,
         /// The provider's prefix.
         provider: String,
         /// The model as it was written.
@@ -100,6 +115,8 @@ impl Error {
             self,
             Self::MissingVariable { .. }
                 | Self::MissingKey { .. }
+                | Self::UnreadableKey(_)
+                | Self::MissingEndpoint { .. }
                 | Self::UnsupportedProvider { .. }
                 | Self::UnknownGroup { .. }
         )

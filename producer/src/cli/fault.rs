@@ -252,7 +252,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_at_the_provider_ends_with_2() {
-        let missing = config::Error::MissingKey { note: String::new() };
+        let missing = config::Error::MissingKey {
+            host: "api.openai.com".to_owned(),
+            variables: "OPENAI_API_KEY".to_owned(),
+            note: String::new(),
+        };
         assert_eq!(Fault::from(missing).exit.code(), 2);
         assert_eq!(Fault::from(gristmill_worker::Error::NoDeployments).exit.code(), 2);
         assert_eq!(Fault::new("x").exit.code(), 1);

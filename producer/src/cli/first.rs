@@ -99,7 +99,7 @@ fn sent(job: &NewJob, deployment: &Deployment) -> Result<(Vec<String>, bytes::By
     let id = JobId::derive(BatchId::new(clock.now()), 0);
     let provider = provider::build(deployment, &Http::default(), clock).map_err(gristmill_worker::Error::from)?;
     let service_tier = job.options.service_tier.as_deref();
-    let call = Call { endpoint: &job.endpoint, body: &job.body, job: id, deadline: None, service_tier };
+    let call = Call { endpoint: &job.endpoint, body: &job.body, job: id, deadline: None, service_tier, tokens: None };
     let preview = provider.preview(call).map_err(|error| Fault::new(error.message.clone()))?;
     let mut head = vec![format!("POST {}", preview.url)];
     head.extend(preview.headers.iter().map(|(name, value)| format!("{name}: {value}")));
