@@ -214,13 +214,14 @@ impl Entry {
             }
             Key::MissingForOpenAi { note } => return Err(Error::MissingKey { note: (*note).to_owned() }),
         };
+        let api_key = found.as_ref().map(|found| found.value.clone().map_err(Error::Key)).transpose()?;
         Ok(Deployment {
             name: Arc::clone(&self.name),
             group: Arc::clone(&self.group),
             provider: provider.into(),
             model: self.model.as_str().into(),
             api_base: self.api_base.clone(),
-            api_key: found.as_ref().map(|found| found.value.clone()),
+            api_key,
             key_source: found.as_ref().map(|found| found.name.clone()),
             key_file: found.and_then(|found| found.file),
             timeouts: self.timeouts,
@@ -436,7 +437,7 @@ fn read_key(params: &Section<'_>, env: &Env) -> Result<Key, Error> {
     let Some(text) = params.raw("api_key")? else { return Ok(Key::None) };
     let place = params.origin("api_key");
     let Some(variable) = text.strip_prefix("os.environ/") else {
-        return Ok(Key::Found(Found { name: place, value: text.into(), file: None }));
+        return Ok(Key::Found(Found { name: place, value: Ok(text.into()), file: None }));
     };
     Ok(match env.secret(variable)? {
         // Named by its variable, also where the value came from the file beside it.
