@@ -77,6 +77,7 @@ class Orphans(support.InFolder):
             self.addCleanup(kill, forked)
             caller.send_signal(signal.SIGKILL)
             support.wait_for(lambda: self.assertFalse(any(map(alive, started))), AssertionError, "its end")
+            self.assertLess(calls(), 500)
             kill(forked)
 
 
