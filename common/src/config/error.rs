@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::Unread;
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -14,6 +16,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The file of a database's or broker's address cannot be read.
+    #[error(transparent)]
+    Address(Unread),
+    /// The file of a key cannot be read.
+    #[error(transparent)]
+    Key(Unread),
     /// The file is not YAML, or not a mapping.
     #[error("{file} is not a valid configuration: {reason}")]
     Syntax {
@@ -113,7 +121,8 @@ impl Error {
     pub const fn is_setup_fault(&self) -> bool {
         matches!(
             self,
-            Self::MissingVariable { .. }
+            Self::Key(_)
+                | Self::MissingVariable { .. }
                 | Self::MissingKey { .. }
                 | Self::UnreadableKey(_)
                 | Self::MissingEndpoint { .. }

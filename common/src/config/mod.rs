@@ -22,7 +22,7 @@ mod near;
 mod options;
 mod provider;
 
-pub use env::{Env, read_secret};
+pub use env::{Env, Unread, read_secret};
 pub use error::Error;
 pub use models::Route;
 pub use near::nearest;
@@ -50,6 +50,8 @@ const OTHER_VARIABLES: &[&str] = &[
     "GRISTMILL_CONFIG",
     "GRISTMILL_IMAGE",
     "GRISTMILL_LOG",
+    // The Python package ends what it started by it.
+    "GRISTMILL_PARENT_PIPE",
     "GRISTMILL_POSTGRES_PORT",
     "GRISTMILL_RABBITMQ_PORT",
     "GRISTMILL_SECRETS",

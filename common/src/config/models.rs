@@ -242,6 +242,7 @@ impl Entry {
             }
             Key::Unreadable(why) => return Err(Error::UnreadableKey(why.clone())),
         };
+        let api_key = found.as_ref().map(|found| found.value.clone().map_err(Error::Key)).transpose()?;
         let mut wire = self.wire.clone();
         wire.dialect = provider.dialect;
         wire.bearer |= found.as_ref().is_some_and(|found| provider::is_token(&found.name));
@@ -251,7 +252,7 @@ impl Entry {
             provider: provider.name.into(),
             model: self.model.as_str().into(),
             api_base: self.api_base.clone(),
-            api_key: found.as_ref().map(|found| found.value.clone()),
+            api_key,
             key_source: found.as_ref().map(|found| found.name.clone()),
             key_file: found.and_then(|found| found.file),
             wire,
@@ -642,7 +643,7 @@ fn read_key(params: &Section<'_>, key: &str, env: &Env) -> Result<Key, Error> {
     let Some(text) = params.raw(key)? else { return Ok(Key::None) };
     let place = params.origin(key);
     let Some(variable) = text.strip_prefix("os.environ/") else {
-        return Ok(Key::Found(Found { name: place, value: text.into(), file: None }));
+        return Ok(Key::Found(Found { name: place, value: Ok(text.into()), file: None }));
     };
     Ok(match env.secret(variable) {
         // Named by its variable, also where the value came from the file beside it.

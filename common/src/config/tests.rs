@@ -500,3 +500,20 @@ fn secrets_and_endpoints_never_show() {
     assert!(!format!("{:?}", Overrides::default().set("database_url", Some("canary"))).contains("canary"));
     assert_eq!(config.database_url.as_ref().unwrap().expose_secret(), "postgres://u:canary-db@h/d");
 }
+
+#[test]
+fn a_key_file_that_is_missing_is_a_fault_of_the_deployments_that_need_it_alone() {
+    let list = "model_list:\n  - {model_name: a, litellm_params: {model: openai/a, api_key: os.environ/OPENAI_API_KEY}}\n  \
+                - {model_name: b, litellm_params: {model: openai/b, api_base: 'http://b/v1'}}\n";
+    let missing = [("OPENAI_API_KEY_FILE", "/nonexistent/key")];
+    for yaml in [Some(list), None] {
+        let config = Given { yaml, env: &missing, ..Given::default() }.load().unwrap();
+        let error = config.deployments_for(&["a"]).unwrap_err();
+        assert!(error.to_string().starts_with("OPENAI_API_KEY_FILE names /nonexistent/key, which cannot be read"));
+        assert!(error.is_setup_fault());
+    }
+    let config = Given { yaml: Some(list), env: &missing, ..Given::default() }.load().unwrap();
+    assert_eq!(route(&config, "b"), routed("http://b/v1", "b", None));
+    let address = Given { env: &[("DATABASE_URL_FILE", "/nonexistent/url")], ..Given::default() }.error();
+    assert!(address.starts_with("DATABASE_URL_FILE names /nonexistent/url, which cannot be read"), "{address}");
+}

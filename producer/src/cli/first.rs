@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use gristmill_common::clock::{Clock, SystemClock};
-use gristmill_common::config::Deployment;
+use gristmill_common::config::{Deployment, Dialect};
 use gristmill_common::failure::ErrorClass;
 use gristmill_common::id::{BatchId, JobId};
 use gristmill_producer::NewJob;
@@ -22,10 +22,10 @@ const LARGE: u64 = 100;
 
 /// Refuses requests of an API that no deployment speaks.
 pub(super) fn check_endpoints(checked: &Checked, deployments: &[Deployment]) -> Result<(), Fault> {
-    let speaks = |deployment: &Deployment| &*deployment.provider == "anthropic";
+    let speaks = |deployment: &Deployment| deployment.simulated || deployment.wire.dialect == Dialect::Anthropic;
     if checked.endpoints.contains(MESSAGES) && !deployments.iter().any(speaks) {
         return Err(Fault::new(format!("no deployment serves {MESSAGES}, which is Anthropic's API"))
-            .hint("write these requests as /v1/chat/completions; an OpenAI-compatible endpoint of Anthropic's takes those")
+            .hint("name a deployment of Anthropic's, such as --model anthropic/claude-opus-5-5 with ANTHROPIC_API_KEY, or write these requests as /v1/chat/completions")
             .exit(Exit::Setup));
     }
     Ok(())
