@@ -193,6 +193,27 @@ impl CachePolicy {
     }
 }
 
+/// Names the stream of a job's output: whoever waits for the job chooses it, and listens to it at the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StreamId(uuid::Uuid);
+
+impl StreamId {
+    /// Makes one that nobody else has.
+    pub fn random(now: DateTime<Utc>) -> Self {
+        // A batch's id is a time and 74 random bits.
+        Self(BatchId::new(now).uuid())
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.simple().fmt(f)
+    }
+}
+
+/// The tag that names a job's stream. It is a tag so that it is stored, and found again at every attempt.
+const STREAM_TAG: &str = "gristmill.stream";
+
 /// What a producer may say of a job beside its request.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -223,6 +244,18 @@ pub struct JobOptions {
     /// Estimated tokens of input and output together; what rate limits reserve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub est_tokens: Option<u32>,
+}
+
+impl JobOptions {
+    /// Returns the stream that the job's output is to be told to as it comes, if somebody asked for that.
+    pub fn stream(&self) -> Option<StreamId> {
+        self.tags.get(STREAM_TAG)?.parse().ok().map(StreamId)
+    }
+
+    /// Has the job's output told to a stream as it comes.
+    pub fn set_stream(&mut self, stream: StreamId) {
+        self.tags.insert(STREAM_TAG.to_owned(), stream.to_string());
+    }
 }
 
 fn is_zero(value: &u32) -> bool {
@@ -290,6 +323,16 @@ mod tests {
             let [a, b] = LaneKey::candidates(batch, "m", Priority::High);
             assert_eq!((a.lane, b.lane), (0, 0));
         }
+    }
+
+    #[test]
+    fn a_stream_is_found_again_in_the_options() {
+        let mut options = JobOptions::default();
+        assert_eq!(options.stream(), None);
+        let stream = StreamId::random(DateTime::UNIX_EPOCH);
+        options.set_stream(stream);
+        let text = serde_json::to_string(&options).unwrap();
+        assert_eq!(serde_json::from_str::<JobOptions>(&text).unwrap().stream(), Some(stream));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod failure;
 pub mod id;
 pub mod job;
 pub mod outcome;
+pub mod piece;
 pub mod retry;
 pub mod splice;
 pub mod store;

@@ -10,6 +10,7 @@ pub mod input;
 mod latest;
 pub mod output;
 mod producer;
+mod stream;
 mod submit;
 mod subscribe;
 
@@ -17,5 +18,6 @@ pub use by_job::ByJob;
 pub use error::{Error, Result};
 pub use latest::Latest;
 pub use producer::{Options, Producer, Repaired, Status, Unserved};
+pub use stream::{Heard, Listening, Output, Streamed};
 pub use submit::{BatchSpec, Control, MAX_BODY_BYTES, MOST_LISTED, Members, NewJob, Submission, Submitted};
 pub use subscribe::Subscription;

@@ -37,6 +37,7 @@ mod pipeline;
 pub mod provider;
 mod session;
 pub mod simulate;
+mod tokens;
 mod window;
 
 pub use examine::{Examined, examine};
@@ -218,6 +219,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
         health.begin(Arc::clone(&lease));
         let session = Arc::new(Session {
             store: Arc::clone(&options.store),
+            broker: Arc::clone(&options.broker),
             clock: Arc::clone(&options.clock),
             lease,
             health: Arc::clone(&health),

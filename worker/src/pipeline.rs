@@ -3,6 +3,7 @@
 //! Owns the decision of what an outcome means for the job. Holds no lock and no transaction across the call. If the process
 //! dies anywhere in here, the job's live row returns it to the queue when the owner's lease has run out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -15,8 +16,9 @@ use gristmill_common::store::{self, End, Settlement, Ticket, Wake};
 use crate::gate::{Gate, Permit, Shown};
 use crate::group::Group;
 use crate::hooks::HookCall;
-use crate::provider::{Call, Reply};
+use crate::provider::{Call, Reply, Tokens};
 use crate::session::Session;
+use crate::tokens::Teller;
 use crate::window::Place;
 
 /// How long an admitted job waits here for a paused deployment before it goes back to the store.
@@ -128,13 +130,15 @@ async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
     for observer in &session.hooks.observers {
         observer.before_call(hook);
     }
+    let told =
+        request.options.stream().map(|stream| Teller::new(Arc::clone(&session.broker), stream, ticket.calls + 1));
     let call = Call {
         endpoint: &request.endpoint,
         body: &body,
         job: ticket.job.id,
         deadline: None,
         service_tier: request.options.service_tier.as_deref(),
-        tokens: None,
+        tokens: told.as_ref().map(|told| told as &dyn Tokens),
     };
     let mut reply = gate.provider.call(call).await;
     session.hooks.answer(hook, &mut reply).await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use chrono::{DateTime, Utc};
+use gristmill_common::broker::Broker;
 use gristmill_common::clock::Clock;
 use gristmill_common::store::{Settlement, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -19,6 +20,7 @@ use crate::window::Place;
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) broker: Arc<dyn Broker>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) health: Arc<Health>,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::job::LaneKey;
+use crate::job::{LaneKey, StreamId};
 
 mod embedded;
 mod rabbitmq;
@@ -182,7 +182,14 @@ pub trait Consumer: Send + fmt::Debug {
     fn resize(&mut self, window: u16);
 }
 
-/// Work queues.
+/// The pieces of a job's output, for whoever waits for it.
+#[async_trait]
+pub trait Pieces: Send + fmt::Debug {
+    /// Waits for the next piece; `None` when no more can come. Cancel safe.
+    async fn next(&mut self) -> Option<Bytes>;
+}
+
+/// Work queues, and a channel for output as it comes.
 #[async_trait]
 pub trait Broker: Send + Sync + fmt::Debug {
     /// Makes sure that the queues of these model groups exist. Idempotent.
@@ -203,6 +210,15 @@ pub trait Broker: Send + Sync + fmt::Debug {
     fn listens(&self) -> Result<()> {
         Ok(())
     }
+
+    /// Sends a piece of output to whoever listens to this stream now. Never waits and never fails: what cannot go at once, since
+    /// the broker is away or slow, and what nobody listens to, is dropped.
+    fn tell(&self, stream: StreamId, piece: Bytes);
+
+    /// Listens to a stream from now on, in the order in which its pieces are told. Pieces that come faster than they are taken
+    /// are dropped, the oldest first or the newest, and so are those that come while the broker is away; its loss ends the
+    /// listening.
+    async fn listen(&self, stream: StreamId) -> Result<Box<dyn Pieces>>;
 
     /// Tells whether messages should carry requests. A broker that shares the store's disk gains nothing by it.
     fn carries_bodies(&self) -> bool {

@@ -23,6 +23,7 @@ use super::Global;
 use super::ask::{Ask, Request};
 use super::backends;
 use super::fault::{Exit, Fault};
+use super::live::Live;
 use super::place::{self, Missing};
 use super::scratch::Scratch;
 use super::stop::Stop;
@@ -45,6 +46,7 @@ const EXAMPLES: &str = "\
 Examples:
   gristmill call \"What is a mill?\" --model gpt-4o
   gristmill call \"What is a mill?\" --simulate
+  gristmill call --stream \"Tell me of mills.\" --model gpt-4o        the answer as it comes
   git diff | gristmill call - --system \"Write a commit message for this diff.\"
   gristmill call --json - < request.json        the answer as a line of OpenAI's Batch format
 
@@ -59,6 +61,9 @@ pub(super) struct Args {
     /// Start no call later than this, such as 30s or 5m; one that runs may finish
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
+    /// Show the answer as it comes; with --json as lines of JSON, the last one being the answer's line
+    #[arg(long)]
+    stream: bool,
     /// Retries after the first call [default: the worker's]
     #[arg(long, value_name = "N")]
     num_retries: Option<u16>,
@@ -103,7 +108,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
             Some(gristmill_worker::Options::from_config(&config, &backend, deployments)?)
         }
     };
-    let call = Call { global, backend: &backend, stop: &stop, model, simulated: args.simulate };
+    let call = Call { global, backend: &backend, stop: &stop, model, simulated: args.simulate, streams: args.stream };
     let options = JobOptions {
         num_retries: args.num_retries,
         deadline: args.timeout.and_then(|timeout| Some(SystemClock.now() + TimeDelta::from_std(timeout).ok()?)),
@@ -161,6 +166,8 @@ fn model(args: &Args, request: &Request, config: &Config, workers: Option<&[Work
     }
     match groups.as_slice() {
         [only] => Ok(only.clone()),
+        // The simulator is whatever it is called.
+        [] if args.simulate => Ok("simulated".to_owned()),
         [] => Err(Fault::new("no model is named").hint("add --model, or set `model` in gristmill.yaml")),
         several => Err(Fault::new("no model is named").hint(format!("add --model; there are {}", several.join(", ")))),
     }
@@ -204,6 +211,7 @@ struct Call<'a> {
     stop: &'a Stop,
     model: String,
     simulated: bool,
+    streams: bool,
 }
 
 impl Call<'_> {
@@ -211,22 +219,26 @@ impl Call<'_> {
     async fn make(
         &self,
         request: Request,
-        options: JobOptions,
+        mut options: JobOptions,
         timeout: Option<Duration>,
         worker: Option<gristmill_worker::Options>,
     ) -> Result<Exit, Fault> {
         let producer = Producer::on(self.backend);
+        let mut live = match self.streams {
+            true => Live::new(producer.listen(&mut options).await?, self.global),
+            false => Live::silent(self.global),
+        };
         let batch = self.submit(&producer, request, options).await?;
         let drain = CancellationToken::new();
         let mut working = pin!(self.work(worker, &drain));
         let answer = tokio::select! {
             biased;
             () = self.stop.abort.cancelled() => Err(interrupted()),
-            answer = self.answer(&producer, batch, timeout) => answer,
+            answer = self.answer(&producer, batch, timeout, &mut live) => answer,
             fault = &mut working => Err(fault.err().unwrap_or_else(|| Fault::new("the worker ended early"))),
         };
         let told = match answer {
-            Ok(row) => self.tell(&row),
+            Ok(row) => self.tell(&row, &live),
             Err(fault) => {
                 // Where even that cannot be said, the call may still be made; its answer is kept.
                 let _ = tokio::time::timeout(FAULT_GRACE, producer.cancel(batch)).await;
@@ -289,18 +301,31 @@ impl Call<'_> {
     }
 
     /// Waits for the row of the call; fails when only a person can help, or nobody waits any more.
-    async fn answer(&self, producer: &Producer, batch: BatchId, timeout: Option<Duration>) -> Result<ResultRow, Fault> {
+    async fn answer(
+        &self,
+        producer: &Producer,
+        batch: BatchId,
+        timeout: Option<Duration>,
+        live: &mut Live<'_>,
+    ) -> Result<ResultRow, Fault> {
         let mut reader = producer.subscribe(batch, Cursor::default(), self.stop.drain.clone());
         let mut reading = pin!(reader.next_page());
         let mut paused_since = None;
         let started = Instant::now();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.reset();
         loop {
             tokio::select! {
+                biased;
+                shown = live.show() => {
+                    shown?;
+                    continue;
+                }
                 page = &mut reading => {
                     let row = page?.and_then(|page| page.rows.into_iter().next());
                     return row.ok_or_else(interrupted);
                 }
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                _ = look.tick() => {}
             }
             if timeout.is_some_and(|timeout| started.elapsed() >= timeout + EXPIRY_GRACE) && !self.is_held(batch).await
             {
@@ -340,9 +365,12 @@ impl Call<'_> {
         })
     }
 
-    fn tell(&self, row: &ResultRow) -> Result<Exit, Fault> {
+    fn tell(&self, row: &ResultRow, live: &Live<'_>) -> Result<Exit, Fault> {
         let result = &row.result;
         let succeeded = result.status == Status::Succeeded;
+        if !succeeded || result.output_text.is_none() {
+            live.end_line()?;
+        }
         if self.global.json {
             ui::out(&line(row))?;
             return Ok(if succeeded { Exit::Success } else { Exit::SomeFailed });
@@ -354,7 +382,7 @@ impl Call<'_> {
             return Err(if self.simulated { fault } else { fault.hint(look) });
         }
         match (&result.output_text, &result.response) {
-            (Some(text), _) => ui::line(text)?,
+            (Some(text), _) => live.complete(text)?,
             (None, Some(response)) => ui::line(&String::from_utf8_lossy(response))?,
             (None, None) => ui::line("")?,
         };

@@ -20,6 +20,7 @@ mod fault;
 mod first;
 mod follow;
 mod jobs;
+mod live;
 mod look;
 mod models;
 mod place;

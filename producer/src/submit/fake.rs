@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use gristmill_common::batch::{Batch, BatchState, Counters, NewBatch};
-use gristmill_common::broker::{self, Aside, AsideMessage, Broker, Confirm, Consumer, Drift, Outgoing};
+use gristmill_common::broker::{self, Aside, AsideMessage, Broker, Confirm, Consumer, Drift, Outgoing, Pieces};
 use gristmill_common::id::{BatchId, JobId, OwnerId, PartDay};
-use gristmill_common::job::{Identity, Job, JobRef, LaneKey};
+use gristmill_common::job::{Identity, Job, JobRef, LaneKey, StreamId};
 use gristmill_common::outcome::{ResultRow, Status};
 use gristmill_common::store::{
     Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, DroppedPartition, Due, ErrorCount,
@@ -356,6 +356,11 @@ impl Broker for FakeBroker {
         Ok(lanes.iter().map(|lane| depths.get(&lane.lane).copied().unwrap_or(0)).collect())
     }
 
+    fn tell(&self, _: StreamId, _: Bytes) {}
+
+    async fn listen(&self, _: StreamId) -> broker::Result<Box<dyn Pieces>> {
+        unimplemented!()
+    }
     async fn consume(&self, _: &str, _: u16) -> broker::Result<Box<dyn Consumer>> {
         unimplemented!()
     }

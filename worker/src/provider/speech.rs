@@ -79,6 +79,7 @@ pub(super) struct Speech {
     version: Option<String>,
     drop_params: bool,
     always_streams: bool,
+    is_simulated: bool,
     max_tokens: Option<u32>,
     /// Headers of every call.
     headers: HeaderMap,
@@ -97,7 +98,7 @@ impl Speech {
         let mut headers = HeaderMap::new();
         let wrong =
             |name: &str| Error::InvalidHeader { deployment: deployment.name.to_string(), name: name.to_owned() };
-        if wire.dialect == Dialect::Anthropic {
+        if wire.dialect == Dialect::Anthropic || deployment.simulated {
             let version = wire.api_version.as_deref().unwrap_or(ANTHROPIC_VERSION);
             let version = HeaderValue::try_from(version).map_err(|_| wrong("anthropic-version"))?;
             headers.insert(HeaderName::from_static("anthropic-version"), version);
@@ -117,6 +118,7 @@ impl Speech {
             version: wire.api_version.as_deref().map(str::to_owned),
             drop_params: wire.drop_params,
             always_streams: wire.stream,
+            is_simulated: deployment.simulated,
             max_tokens: wire.max_tokens,
             headers,
             addresses: Vec::new(),
@@ -163,6 +165,8 @@ impl Speech {
             // Such as messages/count_tokens.
             (Dialect::Anthropic, Api::Other) if path.starts_with("messages/") => false,
             (Dialect::Anthropic, _) => return Err(self.not_served(call.endpoint)),
+            // The simulator speaks every dialect.
+            (_, Api::Messages) if self.is_simulated => false,
             (_, Api::Messages) => {
                 return Err(Refusal::bad(format!(
                     "deployment `{}` speaks OpenAI's API and cannot serve {}, which is Anthropic's; send this request to a \

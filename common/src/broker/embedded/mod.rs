@@ -17,15 +17,18 @@ use tokio_util::task::TaskTracker;
 
 use super::turns::Turns;
 use super::{
-    Aside, AsideMessage, Broker, Confirm, Consumer, Delivery, Drift, Error, Outgoing, Result, Settle, Settled, Settler,
+    Aside, AsideMessage, Broker, Confirm, Consumer, Delivery, Drift, Error, Outgoing, Pieces, Result, Settle, Settled,
+    Settler,
 };
 use crate::envelope::MAX_MESSAGE_BYTES;
-use crate::job::LaneKey;
+use crate::job::{LaneKey, StreamId};
 use crate::store::{Error as StoreError, SqliteStore};
 
 mod lanes;
+mod pieces;
 
 use lanes::{Delivered, Lanes};
+use pieces::Streams;
 
 /// How long an acknowledgement waits for a commit to ride on.
 const ACK_WITHIN: Duration = Duration::from_millis(50);
@@ -46,6 +49,7 @@ pub struct EmbeddedBroker {
     shared: Arc<Shared>,
     calls: mpsc::Sender<Call>,
     tasks: TaskTracker,
+    streams: Arc<Streams>,
     _stop: DropGuard,
 }
 
@@ -83,7 +87,7 @@ impl EmbeddedBroker {
         tasks.spawn(publish_calls(Arc::clone(&shared), waiting));
         tasks.spawn(feed(Arc::clone(&shared)));
         tasks.spawn(forget(Arc::clone(&shared)));
-        Self { shared, calls, tasks, _stop: stop.drop_guard() }
+        Self { shared, calls, tasks, streams: Arc::default(), _stop: stop.drop_guard() }
     }
 }
 
@@ -345,6 +349,15 @@ impl Broker for EmbeddedBroker {
         self.shared.lanes().subscribe(&group, window);
         self.shared.hungry.notify_one();
         Ok(Box::new(Subscription { shared: Arc::clone(&self.shared), group, window, turns: Turns::default() }))
+    }
+
+    fn tell(&self, stream: StreamId, piece: Bytes) {
+        self.streams.tell(stream, piece);
+    }
+
+    async fn listen(&self, stream: StreamId) -> Result<Box<dyn Pieces>> {
+        self.shared.running("listening")?;
+        Ok(self.streams.listen(stream, self.shared.stop.clone()))
     }
 
     fn carries_bodies(&self) -> bool {

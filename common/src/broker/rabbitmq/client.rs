@@ -10,18 +10,19 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::super::{Aside, AsideMessage, Broker, Confirm, Consumer, Drift, Error, Outgoing, Result};
+use super::super::{Aside, AsideMessage, Broker, Confirm, Consumer, Drift, Error, Outgoing, Pieces, Result};
 use super::consumer::{Inbox, RabbitConsumer};
 use super::lane::{Lane, Pulse};
 use super::link::{Dialer, Groups, Link, Supervisor};
 use super::management::Management;
 use super::options::{Address, CALL_TIMEOUT, CLOSE_TIMEOUT, RabbitOptions};
+use super::pieces::{self, Teller};
 use super::publisher::{Draft, Publisher};
 use super::topology::Names;
 use super::watchdog::Watchdog;
 use super::{aside, drift, failure};
 use crate::envelope::MAX_MESSAGE_BYTES;
-use crate::job::{LaneKey, Priority};
+use crate::job::{LaneKey, Priority, StreamId};
 
 /// Work queues on RabbitMQ.
 pub struct RabbitBroker {
@@ -29,6 +30,7 @@ pub struct RabbitBroker {
     address: Address,
     names: Names,
     publisher: Publisher,
+    teller: Teller,
     consuming: Link,
     management: Arc<Management>,
     /// Connections and publishing.
@@ -68,8 +70,10 @@ impl RabbitBroker {
         let management = Arc::new(Management::new(consuming.clone(), names.clone(), groups));
         management.declare_base().await?;
         let first = publish.dialer.open().await?;
+        let publishing = publish.start(first, &tasks);
+        let teller = Teller::start(publishing.clone(), names.clone(), stop.clone(), &tasks);
         let publisher = Publisher::start(
-            publish.start(first, &tasks),
+            publishing,
             names.clone(),
             options.publish_window,
             options.publish_timeout,
@@ -80,6 +84,7 @@ impl RabbitBroker {
             address,
             names,
             publisher,
+            teller,
             consuming,
             management,
             tasks,
@@ -190,6 +195,17 @@ impl Broker for RabbitBroker {
             Some((key, _)) => Err(deaf(format!("the queue {key} is not subscribed"))),
             None => Ok(()),
         }
+    }
+
+    fn tell(&self, stream: StreamId, piece: Bytes) {
+        self.teller.tell(stream, piece);
+    }
+
+    async fn listen(&self, stream: StreamId) -> Result<Box<dyn Pieces>> {
+        if self.unsubscribe.is_cancelled() {
+            return Err(failure::shut_down("listening to output"));
+        }
+        pieces::listen(&self.consuming, &self.names, stream).await
     }
 
     async fn depths(&self, lanes: &[LaneKey]) -> Result<Vec<u64>> {

@@ -18,6 +18,7 @@ mod lane;
 mod link;
 mod management;
 mod options;
+mod pieces;
 mod publisher;
 mod topology;
 mod watchdog;

@@ -10,7 +10,7 @@ use lapin::{Channel, ExchangeKind};
 
 use super::super::{Error, Result};
 use super::failure::{self, Part};
-use crate::job::LaneKey;
+use crate::job::{LaneKey, StreamId};
 
 /// Longest name in AMQP, in bytes.
 const MAX_NAME_BYTES: usize = 255;
@@ -53,6 +53,16 @@ impl Names {
     /// The exchange and the queue of what waits for a later version.
     pub(super) fn future(&self) -> ShortString {
         self.fixed("future")
+    }
+
+    /// The exchange of output as it comes.
+    pub(super) fn tokens(&self) -> ShortString {
+        self.fixed("tokens")
+    }
+
+    /// The queue of one listener to a stream.
+    pub(super) fn listener(&self, stream: StreamId) -> ShortString {
+        format!("{}.tokens.{stream}", self.prefix).into()
     }
 
     /// The name of a work queue.
