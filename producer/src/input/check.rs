@@ -86,19 +86,29 @@ pub fn check(source: Source, defaults: Defaults) -> Result<Checked, Error> {
             return Err(Error::Kind { path: source.path().to_owned(), what });
         }
     }
-    let unit = requests.unit();
-    let Found { good, lines, models, endpoints, mut bad, bad_total, ids, unsent } = found;
+    let (unit, is_cut_short) = (requests.unit(), requests.is_cut_short());
+    let Found { good, lines, mut models, endpoints, mut bad, bad_total, last_bad, ids, unsent } = found;
     if lines == 0 {
         return Err(Error::Kind { path: source.path().to_owned(), what: "holds no requests".to_owned() });
     }
-    let Duplicates { lines: repeated, shown } = ids.duplicates(&source, &defaults)?;
+    let Duplicates { lines: repeated, shown, models: repeated_models } = ids.duplicates(&source, &defaults)?;
+    for (model, count) in repeated_models {
+        if let Some(counted) = models.get_mut(model.as_str()) {
+            *counted = counted.saturating_sub(count);
+        }
+    }
+    models.retain(|_, count| *count > 0);
     bad.extend(shown);
     bad.sort();
     bad.truncate(SHOWN_LINES);
+    // That rows were not read must not go under among the others.
+    bad.extend(last_bad.filter(|last| is_cut_short && !bad.contains(last)));
     let total = bad_total + repeated.len() as u64;
-    let bad = BadLines { path: source.path().to_owned(), shown: bad, total, lines, unit };
+    let advice = source.advice(unit);
+    let bad = BadLines { path: source.path().to_owned(), shown: bad, total, lines, unit, advice };
     let kept = good.saturating_sub(repeated.len() as u64);
-    if total > 0 && (!defaults.skip_invalid || kept == 0) {
+    // Nobody asked to leave out rows that were never read.
+    if total > 0 && (!defaults.skip_invalid || kept == 0 || is_cut_short) {
         return Err(Error::Lines(bad));
     }
     let sweep = &defaults.sweep;
@@ -129,6 +139,7 @@ struct Found {
     endpoints: BTreeSet<&'static str>,
     bad: Vec<BadLine>,
     bad_total: u64,
+    last_bad: Option<BadLine>,
     ids: Ids,
     unsent: BTreeSet<&'static str>,
 }
@@ -152,9 +163,11 @@ impl Found {
             }
             Err(Bad { reason, .. }) => {
                 self.bad_total += 1;
+                let bad = BadLine { number, reason };
                 if self.bad.len() < SHOWN_LINES {
-                    self.bad.push(BadLine { number, reason });
+                    self.bad.push(bad.clone());
                 }
+                self.last_bad = Some(bad);
             }
         }
     }

@@ -19,7 +19,7 @@ const CHAT: &str = "/v1/chat/completions";
 pub const MESSAGES: &str = "/v1/messages";
 
 /// Longest custom id that is taken, in bytes.
-const MAX_CUSTOM_ID_BYTES: usize = 512;
+pub(super) const MAX_CUSTOM_ID_BYTES: usize = 512;
 
 /// What is wrong with a plain line or a row that names no model.
 const NO_MODEL: &str = "has no model; add it, or give --model";
@@ -93,8 +93,10 @@ fn read_parts(line: &Bytes, number: u64, rules: Rules<'_>, seen: &mut Option<Str
         });
     }
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+    let is_whole = fields.method.is_some() && fields.url.is_some() && fields.body.is_some();
     let is_batch = fields.method.is_some() || fields.url.is_some() || fields.body.is_some();
-    if !is_batch && fields.params.is_none() {
+    let may_be_plain = (!is_batch && fields.params.is_none()) || (!is_whole && is_plain(text, rules)?);
+    if may_be_plain {
         return read_plain(text, number, rules, seen);
     }
     *seen = fields.custom_id.map(custom_id_text).transpose()?;
@@ -103,6 +105,17 @@ fn read_parts(line: &Bytes, number: u64, rules: Rules<'_>, seen: &mut Option<Str
     // The missing id was refused with the other missing parts.
     let custom_id = seen.clone().unwrap_or_default();
     Ok(Request { custom_id, endpoint, model, body: line.slice_ref(body.get().as_bytes()), metadata: None })
+}
+
+/// Tells whether a line has a prompt or messages of its own, so that any other key of it is metadata.
+fn is_plain(text: &str, rules: Rules<'_>) -> Result<bool, String> {
+    let mut members = Members::new(text).map_err(|error| error.to_string())?;
+    while let Some((key, _)) = members.next_member().map_err(|error| error.to_string())? {
+        if key == rules.prompt_key || key == "messages" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes apart `{"custom_id","method","url","body"}`.
