@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
-use gristmill_common::job::JobOptions;
+use gristmill_common::job::{JobOptions, Metadata};
+use gristmill_common::splice::Members;
 use tokio::sync::mpsc;
 
 use super::duplicate::{self, Duplicates, Ids};
@@ -157,8 +158,8 @@ impl Found {
                 if let Some(model) = request.model.filter(|_| defaults.sweep.models.is_empty()) {
                     self.count_model(&model);
                 }
-                if let Some(serde_json::Value::Object(metadata)) = &request.metadata {
-                    self.unsent.extend(PARAMETERS.into_iter().filter(|name| metadata.contains_key(*name)));
+                if let Some(metadata) = &request.metadata {
+                    self.unsent.extend(parameters(metadata));
                 }
             }
             Err(Bad { reason, .. }) => {
@@ -178,6 +179,14 @@ impl Found {
             None => _ = self.models.insert(model.into(), 1),
         }
     }
+}
+
+/// Returns which of the keys mean a parameter elsewhere.
+fn parameters(metadata: &Metadata) -> impl Iterator<Item = &'static str> {
+    let mut members = Members::new(metadata.get()).ok();
+    // It is an object, so no member fails.
+    let keys = std::iter::from_fn(move || members.as_mut()?.next_member().ok().flatten());
+    keys.filter_map(|(key, _)| PARAMETERS.into_iter().find(|name| *name == key))
 }
 
 impl Checked {

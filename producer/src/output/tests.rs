@@ -80,6 +80,15 @@ fn a_body_keeps_its_text_and_loses_its_line_breaks() {
 }
 
 #[test]
+fn metadata_comes_back_as_it_was_written_but_on_one_line() {
+    let text = "{\"z\":12345678901234567890123,\n  \"a\":1.10}";
+    let metadata = gristmill_common::job::Metadata::from_json(text.to_owned());
+    let text = String::from_utf8(line(&ResultRow { metadata, ..row(BatchId::new(time()), 0) })).unwrap();
+    assert!(text.contains(r#""metadata":{"z":12345678901234567890123,"a":1.10}"#), "{text}");
+    read(text.as_bytes());
+}
+
+#[test]
 fn an_error_of_the_provider_stands_in_the_response() {
     let batch = BatchId::new(time());
     let mut error = ErrorRecord::new(ErrorClass::BadRequest, "no such parameter");
