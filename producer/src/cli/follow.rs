@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use gristmill_common::id::BatchId;
+use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::outcome::{ResultRow, Status};
 use gristmill_common::store::{Cursor, ErrorCount};
 use gristmill_producer::output::{Files, line};
@@ -127,6 +127,8 @@ pub(super) struct Follower {
     sink: Sink,
     cursor: Cursor,
     ended: ByJob<Option<Ended>>,
+    /// Recorded jobs that have ended: those that other programs queued are nobody's input.
+    recorded_done: u64,
     errors: Errors,
     counts: watch::Sender<Counts>,
 }
@@ -146,6 +148,7 @@ impl Follower {
             sink,
             cursor: Cursor::default(),
             ended: ByJob::new(batch),
+            recorded_done: 0,
             errors: Errors::default(),
             counts,
         }
@@ -164,7 +167,7 @@ impl Follower {
             let complete = submitted.is_cancelled();
             let mut reader = self.producer.subscribe(self.batch, self.cursor, stop.clone());
             let mut behind = true;
-            let mut has_all = complete && self.counts.borrow().done() >= wanted();
+            let mut has_all = complete && self.recorded_done >= wanted();
             while !has_all {
                 let page = tokio::select! {
                     biased;
@@ -180,7 +183,7 @@ impl Follower {
                     behind = false;
                     self.settle()?;
                 }
-                has_all = complete && self.counts.borrow().done() >= wanted();
+                has_all = complete && self.recorded_done >= wanted();
             }
             if stop.is_cancelled() && !has_all {
                 return Ok(false);
@@ -223,6 +226,9 @@ impl Follower {
                 counts.before -= u64::from(earlier.before);
                 counts.failed_now -= u64::from(earlier.failed_now());
                 self.errors.take_back(earlier.error);
+            } else {
+                let is_recorded = JobId::derive(self.batch, row.job_id.ordinal()) == row.job_id;
+                self.recorded_done += u64::from(is_recorded);
             }
             *counts.slot(now.status) += 1;
             counts.before += u64::from(now.before);
