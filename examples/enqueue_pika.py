@@ -9,6 +9,8 @@ import json, os, secrets, sys, time, urllib.parse, uuid
 
 import pika, psycopg
 
+if len(sys.argv) != 3:
+    sys.exit("usage: python enqueue_pika.py MODEL PROMPT")
 model, prompt = sys.argv[1:]
 prefix = os.environ.get("GRISTMILL_PREFIX", "gristmill")
 

@@ -129,7 +129,22 @@ impl Backend {
     ///
     /// As [`Self::open`], and where a process still works on the file.
     pub async fn throw_away(path: &Path) -> Result<Self, Error> {
-        let lock = SqliteStore::lock_path(path)?;
+        Self::emptied(path, SqliteStore::lock_path(path)?).await
+    }
+
+    /// Does the same, or nothing where a process still works on the file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub async fn try_throw_away(path: &Path) -> Result<Option<Self>, Error> {
+        match SqliteStore::try_lock_path(path)? {
+            Some(lock) => Self::emptied(path, lock).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn emptied(path: &Path, lock: WorkerLock) -> Result<Self, Error> {
         for suffix in ["", "-wal", "-shm"] {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);

@@ -185,8 +185,8 @@ impl<'de> Deserialize<'de> for ErrorClass {
 /// One link of the chain of causes below an error, outermost first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
-    /// What kind of cause: `dns`, `tls`, `connect`, `reset`, `timeout.connect`, `timeout.first_byte`, `timeout.idle`,
-    /// `timeout.total`, `body`, `decode`, `other`.
+    /// What kind of cause: `dns`, `tls`, `connect`, `reset`, `timeout.connect`, `timeout.first_byte`, `timeout.first_token`,
+    /// `timeout.idle`, `timeout.total`, `body`, `decode`, `stream`, `schema`, `other`.
     pub kind: String,
     /// Its text.
     pub message: String,
@@ -254,6 +254,12 @@ pub struct ErrorRecord {
     /// The chain of causes below it.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub causes: Vec<Cause>,
+    /// What broke a stream, under a [`ErrorClass::MidStream`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub underlying: Option<ErrorClass>,
+    /// The text of the answer as far as it came, where it was cut; at most [`BODY_CAP_BYTES`] of its end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub partial_output: Option<String>,
     /// Whether the same call may succeed later.
     pub retryable: bool,
     /// Why the run ended although, or because, it is so.
@@ -288,6 +294,8 @@ impl ErrorRecord {
             body: None,
             body_truncated: false,
             causes: Vec::new(),
+            underlying: None,
+            partial_output: None,
             retryable,
             verdict: None,
             earlier: Vec::new(),
@@ -310,6 +318,8 @@ impl ErrorRecord {
                 Disposition::DeploymentFault
             }
             (Disposition::Retry | Disposition::RetryUncounted, false) => Disposition::Final,
+            // Groq's flex tier without capacity: nothing was done or billed.
+            (Disposition::Retry, true) if self.status == Some(498) => Disposition::RetryUncounted,
             (Disposition::Final, true) => Disposition::Retry,
             (disposition, _) => disposition,
         }
@@ -373,9 +383,10 @@ mod tests {
             vec((1u32..9, any_class(), option::of(100u16..600), any::<String>()), 0..3),
             any::<bool>(),
             text(),
+            (option::of(any_class()), text()),
         );
         (wire, rest).prop_map(|((class, message, status, code, kind, param, request_id), rest)| {
-            let (retry_after_ms, headers, body, body_truncated, causes, earlier, retryable, verdict) = rest;
+            let (retry_after_ms, headers, body, body_truncated, causes, earlier, retryable, verdict, cut) = rest;
             ErrorRecord {
                 status,
                 code,
@@ -388,6 +399,8 @@ mod tests {
                 body_truncated,
                 retryable,
                 verdict,
+                underlying: cut.0,
+                partial_output: cut.1,
                 causes: causes.into_iter().map(|(kind, message)| Cause { kind, message }).collect(),
                 earlier: earlier
                     .into_iter()

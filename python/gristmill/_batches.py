@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from typing import Any, Dict, Generator, Iterator, List, Literal, Optional, Sequence, Union, overload
+from typing import IO, Any, Dict, Generator, Iterator, List, Literal, Mapping, NamedTuple, Optional, Sequence, Union, overload
 
-from . import _options, _process, _progress, _results, _rows
+from . import _options, _order, _process, _progress, _results, _rows
 from ._results import Results, Row
 
 
@@ -36,15 +36,16 @@ def run(
     progress: _progress.Style = None,
     **options: Any,
 ) -> Results:
-    """Runs requests to their end, all on this machine, and returns a row for each.
+    """Runs requests to their end and returns a row for each, in the order of the input.
 
-    The same call again goes on where it stopped: nothing is paid twice. Ctrl-C lets running calls finish and keeps
-    them; a second one stops at once.
+    All of it happens on this machine, except beside RabbitMQ and Postgres, where the fleet's workers share the jobs. The
+    same call again goes on where it stopped: nothing is paid twice. Ctrl-C lets running calls finish and keeps them; a
+    second one stops at once. Where this process is killed, the calls that run then finish too, for half a minute at most.
 
     Args:
         rows: Strings (prompts); mappings with ``prompt`` or ``messages``, whose other keys come back as metadata;
             mappings in OpenAI's Batch form, of which ``custom_id``, ``method`` and ``url`` may be left out; a pandas
-            frame with such columns; or the path of a file.
+            frame with such columns; or the path of a file. A row with ``body`` or ``params`` holds nothing else.
         model: Who answers, whatever the requests name; several ask each of them.
         name: The batch's name; one of this name that exists is continued, and only new and changed rows run. By
             default it is made from the rows, so that other rows are another batch.
@@ -56,24 +57,35 @@ def run(
 
     Raises:
         GristmillError: The command as a whole failed. A request that failed is a row with an ``error``.
+        TypeError, ValueError: A row or an option cannot be what it is; the message has the row's number.
+        FileNotFoundError: There is no such file.
 
     Example:
         >>> rows = gristmill.run(["What is a mill?", "What is grist?"], model="gpt-4o-mini")
         >>> rows[0]["output_text"]
         >>> rows.to_frame()
     """
+    _options.refuse("run", options)
+    if output is not None and os.fspath(output) == "-":
+        raise TypeError("run() takes no output '-': the rows are what it returns; output is the path of a file")
     target = "-" if output is None else os.fspath(output)
-    with _input(rows, model, name) as (path, name), _progress.shown(progress) as show:
-        given = {"model": model, "name": name, "output": target, "progress": "json" if show else "none", **options}
-        notes = _process.Notes(show)
-        lines = list(_process.lines(["run", "--json", *_options.flags(given), "--", path], notes=notes))
+    models = _models(model)
+    with _input(rows, models, name, options) as given, _progress.shown(progress) as show:
+        flags = {"model": models, "name": given.name, "output": target, "progress": "json" if show else "none", **options}
+        notes = _process.Notes(show, of_rows=given.stdin is not None)
+        arguments = ["run", "--json", *_options.flags(flags), "--", given.path]
+        lines = list(_process.lines(arguments, stdin=given.stdin, notes=notes))
         # Where the results do not go there, the summary stands on standard output.
         summary = notes.last if output is None else lines[-1]
         if show:
             show(_end(summary))
     if output is not None:
         lines = [line for path in (summary["output"], summary["errors_output"]) if path for line in _results.read(path)]
-    return Results(_results.latest(map(_results.row, lines)), batch=summary.get("batch"), summary=summary)
+    if given.custom_ids is None:
+        order = _order.of_file(given.path, options, models)
+    else:
+        order = _order.of_rows(given.custom_ids, options, models)
+    return Results(_results.latest(map(_results.row, lines), order.key), batch=summary.get("batch"), summary=summary)
 
 
 def submit(
@@ -98,12 +110,13 @@ def submit(
         >>> for row in gristmill.results(batch, follow=True):
         ...     print(row["custom_id"], row["output_text"])
     """
-    for option in ("wait", "output"):
-        if option in options:
-            raise TypeError(f"submit() takes no {option}: read gristmill.results(batch, follow=True)")
-    with _input(rows, model, name) as (path, name), _progress.shown(progress) as show:
-        given = {"model": model, "name": name, "progress": "json" if show else "none", **options}
-        (told,) = _process.lines(["submit", "--json", *_options.flags(given), "--", path], progress=show)
+    _options.refuse("submit", options)
+    models = _models(model)
+    with _input(rows, models, name, options) as given, _progress.shown(progress) as show:
+        flags = {"model": models, "name": given.name, "progress": "json" if show else "none", **options}
+        notes = _process.Notes(show, of_rows=given.stdin is not None)
+        arguments = ["submit", "--json", *_options.flags(flags), "--", given.path]
+        (told,) = _process.lines(arguments, stdin=given.stdin, notes=notes)
     return Batch(told["batch"], told["id"], told["recorded"], told["already_there"])
 
 
@@ -122,7 +135,7 @@ def results(
 def results(
     batch: Union[str, Batch] = "@last", follow: bool = False, *, cursor: Optional[str] = None, **options: Any
 ) -> Union[Results, Iterator[Row]]:
-    """Reads the results of a batch.
+    """Reads the results of a batch, in the order in which its requests were recorded; what came later stands last.
 
     Args:
         batch: What ``submit`` returned, a name, an id, the beginning of one, or ``@last``.
@@ -135,6 +148,7 @@ def results(
         >>> rows = gristmill.results("sweep-7")
         >>> later = gristmill.results("sweep-7", cursor=rows.cursor)
     """
+    _options.refuse("results", options)
     flags = _options.flags({"follow": follow, "cursor": cursor, **options})
     notes = _process.Notes()
     rows = _rows_of(_process.lines(["results", "--json", *flags, "--", str(batch)], notes=notes))
@@ -186,22 +200,37 @@ def _end(summary: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _one(command: str, batch: Union[str, Batch], options: Dict[str, Any]) -> Dict[str, Any]:
+    _options.refuse(command, options)
     (told,) = _process.lines([command, "--json", *_options.flags(options), "--", str(batch)])
     return told
 
 
+def _models(model: Union[str, Sequence[str], None]) -> List[str]:
+    return [model] if isinstance(model, str) else list(model or ())
+
+
+class _Input(NamedTuple):
+    """What the program reads."""
+
+    path: str
+    name: Optional[str]
+    #: What stands for ``-``.
+    stdin: Optional[IO[bytes]] = None
+    #: The rows' names, unless they are in a file of the caller's.
+    custom_ids: Optional[List[str]] = None
+
+
 @contextlib.contextmanager
 def _input(
-    rows: _rows.Rows, model: Union[str, Sequence[str], None], name: Optional[str]
-) -> Iterator["tuple[str, Optional[str]]"]:
-    """Opens the file that holds the rows, and the name that goes with it."""
+    rows: _rows.Rows, models: Sequence[str], name: Optional[str], options: Mapping[str, Any]
+) -> Iterator[_Input]:
+    """Opens what holds the rows, and finds the name that goes with it."""
     given = _rows.path_of(rows)
     if given is not None:
-        yield given, name
+        yield _Input(given, name)
         return
-    with tempfile.TemporaryDirectory(prefix="gristmill-") as directory:
-        path = os.path.join(directory, "rows.jsonl")
-        with open(path, "wb") as file:
-            models: List[str] = [model] if isinstance(model, str) else list(model or ())
-            made = _rows.write(rows, file, " ".join(models))
-        yield path, name or made
+    # It has no name, so that it ends with the last process that has it open.
+    with tempfile.TemporaryFile() as file:
+        written = _rows.write(rows, file, " ".join(models), options.get("prompt_column") or "prompt")
+        file.seek(0)
+        yield _Input("-", name or written.name, file, written.custom_ids)

@@ -5,29 +5,53 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from . import _options, _process, _rows
+from . import _options, _process, _rows, _schema
 from ._results import row
 from .errors import GristmillError
 
 #: Parameters of LiteLLM's that speak of an endpoint or of LiteLLM itself, and what stands for them here.
 _ELSEWHERE = {
-    "api_version": "set api_version in gristmill.yaml",
+    "api_type": "name the provider in gristmill.yaml",
+    "api_version": "write api_version under litellm_params in gristmill.yaml",
+    "aws_region_name": "write it into gristmill.yaml",
+    "context_window_fallback_dict": "write several deployments into gristmill.yaml",
     "custom_llm_provider": "name the provider in gristmill.yaml",
     "deployment_id": "name the deployment in gristmill.yaml",
-    "extra_headers": "headers are the worker's",
-    "headers": "headers are the worker's",
-    "model_list": "write model_list into gristmill.yaml",
-    "fallbacks": "write several deployments into gristmill.yaml",
-    "mock_response": "use gristmill={'simulate': True} or `gristmill simulate`",
     "drop_params": "leave out what the model does not take",
+    "extra_headers": "write extra_headers under litellm_params in gristmill.yaml",
+    "extra_query": "an endpoint's address is the worker's",
+    "fallbacks": "write several deployments into gristmill.yaml",
+    "headers": "write extra_headers under litellm_params in gristmill.yaml",
+    "input_cost_per_token": "costs are the worker's",
+    "mock_response": "use gristmill={'simulate': True} or `gristmill simulate`",
+    "model_list": "write model_list into gristmill.yaml",
+    "organization": "write extra_headers under litellm_params in gristmill.yaml",
+    "output_cost_per_token": "costs are the worker's",
+    "stream": "answers come whole",
     "stream_options": "answers come whole",
 }
+#: Parameters of LiteLLM's that steer only what there is none of here; they are left out, whatever they say.
+_IGNORED = frozenset(
+    {
+        "allowed_openai_params",  # every parameter goes into the request
+        "base_model",  # costs are the worker's
+        "cache",
+        "caching",
+        "litellm_call_id",
+        "logger_fn",
+        "ttl",
+        "verbose",
+    }
+)
+#: A key of the call stands for all that the environment may hold, wherever the call goes.
+_KEYS = ("OPENAI_API_KEY", "GRISTMILL_API_KEY", "LITELLM_API_KEY")
 
 
 class Completion(Dict[str, Any]):
     """An answer in OpenAI's form, with items and attributes, like LiteLLM's ``ModelResponse``.
 
-    What Gristmill knows of it stands under ``gristmill``: ``cost_usd``, ``attempts``, ``latency_ms``, ``job_id`` …
+    What Gristmill knows of it stands under ``gristmill``: ``cost_usd``, ``attempts``, ``latency_ms``, ``job_id`` …, and some
+    of it also where LiteLLM has it, in ``_hidden_params``.
 
     Example:
         >>> answer.choices[0].message.content == answer["choices"][0]["message"]["content"]
@@ -49,17 +73,48 @@ class Completion(Dict[str, Any]):
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
 
-    def model_dump(self) -> Dict[str, Any]:
-        """Returns plain dictionaries."""
+    @property
+    def _hidden_params(self) -> Dict[str, Any]:
+        """What LiteLLM keeps there: ``response_cost``, ``model_id``, ``custom_llm_provider`` and more."""
+        ours = self.get("gristmill") or {}
+        return {
+            "response_cost": ours.get("cost_usd"),
+            "custom_llm_provider": ours.get("provider"),
+            "model_id": ours.get("deployment"),
+            "cache_hit": ours.get("cached"),
+            "litellm_call_id": ours.get("job_id"),
+            "additional_headers": {},
+        }
+
+    def model_dump(self, *, exclude_none: bool = False, **_: Any) -> Dict[str, Any]:
+        """Returns plain dictionaries; ``to_dict()`` and ``json()`` are other names for it, as with LiteLLM."""
         plain: Dict[str, Any] = json.loads(json.dumps(self))
-        return plain
+        return _without_none(plain) if exclude_none else plain
+
+    to_dict = model_dump
+    dict = model_dump
+    json = model_dump
+
+    def model_dump_json(self, *, indent: Optional[int] = None, exclude_none: bool = False, **_: Any) -> str:
+        """Returns JSON text; ``to_json()`` is another name for it."""
+        separators = (",", ":") if indent is None else None
+        value = self.model_dump(exclude_none=exclude_none)
+        return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+
+    to_json = model_dump_json
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
 def completion(
     model: str,
     messages: Sequence[Mapping[str, Any]],
     *,
-    timeout: Optional[float] = None,
+    timeout: Any = None,
     num_retries: Optional[int] = None,
     max_retries: Optional[int] = None,
     api_base: Optional[str] = None,
@@ -71,20 +126,25 @@ def completion(
     """Asks one question through queue and worker, and waits for the answer.
 
     Takes the parameters of LiteLLM's ``completion``; those that are not named here go into the request as they are. A
-    stream and LiteLLM's own routing are refused: answers come whole, endpoints and keys are the worker's.
+    stream and LiteLLM's own routing are refused: answers come whole, endpoints and keys are the worker's. ``caching``,
+    ``cache``, ``verbose``, ``base_model`` and ``allowed_openai_params`` have no effect.
 
     Args:
-        model: The model group, as ``gristmill.yaml`` or the endpoint names it.
+        model: The model group, as ``gristmill.yaml`` or the endpoint names it; ``openai/…`` is understood.
         messages: The conversation.
-        timeout: Seconds after which no call starts any more, and that a call of this machine may take.
+        timeout: Seconds after which no call starts any more, and that a call of this machine may take; a number, a text,
+            or an ``httpx.Timeout``, of which ``read`` counts. ``request_timeout`` is another name for it.
         num_retries: Retries after the first call; ``max_retries`` is another name for it.
-        api_base: The endpoint, where this machine makes the call; ``base_url`` is another name for it.
-        api_key: The key for OpenAI or that endpoint, where this machine makes the call. It is handed to the program
-            in its environment and stored nowhere.
+        api_base: The endpoint, where this machine makes the call; ``base_url`` is another name for it. Refused beside
+            RabbitMQ and beside a ``model_list`` in gristmill.yaml, which have endpoints of their own.
+        api_key: The key for that endpoint, or for OpenAI; refused where ``api_base`` is. It is handed to the program in
+            its environment and stored nowhere.
         gristmill: Options of ``gristmill call``, such as ``{"db": "sweep.db"}`` or ``{"simulate": True}``.
+        parameters: Of the request, such as ``temperature``. ``response_format`` may be a class of pydantic.
 
     Raises:
         GristmillError: The request failed (``exit_code`` 3, the stored error in ``error``), or could not be made.
+        TypeError: A parameter that cannot be taken.
 
     Example:
         >>> answer = gristmill.completion(
@@ -101,14 +161,15 @@ def completion(
         api_base=api_base or base_url,
         api_key=api_key,
     )
-    return _answer(list(_process.lines(call.arguments, body=call.body, environment=call.environment)))
+    with _process.spooled(call.body) as stdin:
+        return _answer(list(_process.lines(call.arguments, stdin=stdin, environment=call.environment)))
 
 
 async def acompletion(
     model: str,
     messages: Sequence[Mapping[str, Any]],
     *,
-    timeout: Optional[float] = None,
+    timeout: Any = None,
     num_retries: Optional[int] = None,
     max_retries: Optional[int] = None,
     api_base: Optional[str] = None,
@@ -117,9 +178,10 @@ async def acompletion(
     gristmill: Optional[Mapping[str, Any]] = None,
     **parameters: Any,
 ) -> Completion:
-    """Does what ``completion`` does without holding up the event loop. Cancelling the task cancels the call.
+    """Does what ``completion`` does without holding up the event loop.
 
-    Each waits in a process of its own: for thousands of requests use ``run`` or ``submit``.
+    Cancelling the task cancels the call and waits, ten seconds at most, until it is taken back. Each call waits in a
+    process of its own: for thousands of requests use ``run`` or ``submit``.
 
     Example:
         >>> answer = await gristmill.acompletion(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hi"}])
@@ -139,7 +201,7 @@ async def acompletion(
 class _Call(NamedTuple):
     arguments: List[str]
     body: bytes
-    environment: Dict[str, str]
+    environment: Dict[str, Optional[str]]
 
 
 def _call(
@@ -147,35 +209,80 @@ def _call(
     parameters: Mapping[str, Any],
     options: Mapping[str, Any],
     *,
-    timeout: Optional[float],
+    timeout: Any,
     num_retries: Optional[int],
     api_base: Optional[str],
     api_key: Optional[str],
 ) -> _Call:
-    for name, value in parameters.items():
-        if name == "stream" and value:
-            raise TypeError("completion() takes no stream: answers come whole")
-        if name in _ELSEWHERE and value is not None:
-            raise TypeError(f"completion() takes no {name}: {_ELSEWHERE[name]}")
-        if name == "extra_body":
-            body.update(value or {})
-        elif value is not None and name not in _ELSEWHERE and name != "stream":
-            body[name] = value
-    environment = {}
-    if timeout is not None:
-        environment["GRISTMILL_TIMEOUT"] = f"{timeout:g}"
+    _options.refuse("completion", options)
+    body.update(_body(parameters))
+    for name in parameters.get("additional_drop_params") or ():
+        body.pop(name, None)
+    environment: Dict[str, Optional[str]] = {}
+    seconds = _seconds("timeout", timeout) or _seconds("request_timeout", parameters.get("request_timeout"))
+    if seconds is not None:
+        environment["GRISTMILL_TIMEOUT"] = seconds
     if api_key is not None:
-        environment["OPENAI_API_KEY"] = api_key
+        for name in _KEYS:
+            environment.update({name: api_key, f"{name}_FILE": None})
     flags = _options.flags(
         {
-            "timeout": None if timeout is None else f"{timeout:g}s",
+            "litellm_names": True,
+            "own_key": api_key is not None,
+            "timeout": seconds and f"{seconds}s",
             "num_retries": num_retries,
-            "api_base": api_base,
+            "api_base": None if api_base is None else str(api_base),
             **options,
         }
     )
-    text = json.dumps(body, ensure_ascii=False, default=_rows.plain)
-    return _Call(["call", "--json", *flags, "-"], text.encode(), environment)
+    return _Call(["call", "--json", *flags, "-"], _encoded(body), environment)
+
+
+def _body(parameters: Mapping[str, Any]) -> Dict[str, Any]:
+    """Returns what goes into the request."""
+    body: Dict[str, Any] = {}
+    for name, value in parameters.items():
+        if name in _ELSEWHERE:
+            # What is empty asks for nothing; a price of 0 asks for something.
+            if value or (name.endswith("_cost_per_token") and value is not None):
+                raise TypeError(f"completion() takes no {name}: {_ELSEWHERE[name]}")
+        elif name == "ssl_verify":
+            if value not in (None, True):
+                raise TypeError("completion() takes no ssl_verify: certificates are always checked")
+        elif name == "extra_body":
+            body.update(value or {})
+        elif name == "response_format":
+            body[name] = _schema.response_format(value)
+        elif name not in _IGNORED and name not in ("request_timeout", "additional_drop_params"):
+            body[name] = value
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return _rows.encode(body)
+    except (TypeError, ValueError):
+        for name, value in body.items():
+            try:
+                _rows.encode(value)
+            except (TypeError, ValueError) as error:
+                raise _options.type_of(error)(f"completion(): {name}: {_rows.reason(error)}") from None
+        raise
+
+
+def _seconds(name: str, timeout: Any) -> Optional[str]:
+    """Writes a time limit as seconds; of an ``httpx.Timeout`` it is the one for reading, as with LiteLLM."""
+    if hasattr(timeout, "read") and hasattr(timeout, "connect"):
+        timeout = timeout.read
+    if timeout is None:
+        return None
+    try:
+        seconds = float("nan" if isinstance(timeout, bool) else timeout)
+    except (TypeError, ValueError):
+        seconds = float("nan")
+    if not 0 < seconds < float("inf"):
+        raise TypeError(f"completion() takes no {name} of {timeout!r}: give seconds")
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
 
 
 def _answer(lines: Sequence[Mapping[str, Any]]) -> Completion:

@@ -1,7 +1,9 @@
 """One run of the program: JSON lines in and out, progress, errors, interruption.
 
 The program runs in a session of its own, so that Ctrl-C reaches Python alone and is passed on once: the first lets
-running calls finish, the second stops. If this process dies, the program meets a closed pipe and stops.
+running calls finish, the second stops. It holds the read end of a pipe of which this process has the other: when this
+process ends, whatever ends it, the pipe does, and the program stops as after Ctrl-C. What goes to its standard input is a
+file without a name, so that no prompt is left behind.
 """
 
 from __future__ import annotations
@@ -17,28 +19,40 @@ import signal
 import subprocess
 import tempfile
 import threading
-from typing import IO, Any, Callable, Generator, Iterator, Mapping, Optional, Sequence, Union
+from typing import IO, Any, Callable, Generator, Iterator, Mapping, Optional, Sequence, Set, Union
 
-from . import _binary
+from . import _binary, _speech
 from .errors import GristmillError
 
 logger = logging.getLogger("gristmill")
 
 Progress = Callable[[Mapping[str, Any]], None]
+#: Variables to add to the environment; ``None`` takes one out.
+Environment = Mapping[str, Optional[str]]
 
 #: Everything has ended, some jobs without success: the rows say which.
 _SOME_FAILED = 3
 _INTERRUPTED = 130
 #: Lines that are read ahead of who consumes them.
 _AHEAD = 1_000
+#: Seconds that a call which nobody waits for any more has to be taken back.
+_CANCEL_S = 10.0
+#: Names the descriptor that ends when its parent does, to the program.
+_PARENT_PIPE = "GRISTMILL_PARENT_PIPE"
 
 
 class Notes:
-    """What the program tells on standard error."""
+    """What the program tells on standard error.
 
-    def __init__(self, progress: Optional[Progress] = None) -> None:
+    Args:
+        progress: Gets each view.
+        of_rows: Whether what it read were rows of the caller.
+    """
+
+    def __init__(self, progress: Optional[Progress] = None, of_rows: bool = False) -> None:
         self.last: dict[str, Any] = {}
         self.progress = progress
+        self._of_rows = of_rows
         self._error: dict[str, Any] = {}
         self._text: list[str] = []
 
@@ -65,12 +79,19 @@ class Notes:
         if exit_code in (0, _SOME_FAILED):
             return
         error = self._error or self._usage_error()
+        unknown = _speech.unknown_option(error.get("message") or "")
+        if unknown is not None:
+            raise TypeError(f"there is no option {unknown}" + (f": {error['hint']}" if error.get("hint") else ""))
         message = error.get("message") or (
             "interrupted; the same call goes on where this one stopped"
             if exit_code == _INTERRUPTED
             else f"the program ended with exit code {exit_code}"
         )
-        raise GristmillError(message, hint=error.get("hint"), exit_code=exit_code)
+        hint = error.get("hint")
+        raise GristmillError(self._python(message), hint=hint and self._python(hint), exit_code=exit_code)
+
+    def _python(self, text: str) -> str:
+        return _speech.python(text, self._of_rows)
 
     def _say(self, line: str) -> None:
         if not line:
@@ -79,9 +100,9 @@ class Notes:
         # What a long run says in between is of no use at its end.
         del self._text[:-50]
         if line.startswith(("warning: ", "stopping")):
-            logger.warning("%s", line)
+            logger.warning("%s", self._python(line))
         else:
-            logger.info("%s", line)
+            logger.info("%s", self._python(line))
 
     def _usage_error(self) -> dict[str, Any]:
         """Finds what is wrong with the arguments, which comes as words: `error: …`, indented lines, `  tip: …`."""
@@ -91,7 +112,8 @@ class Notes:
             if line.startswith("error: "):
                 message = [line[len("error: ") :]]
             elif line.startswith("  tip: "):
-                hint = line[len("  tip: ") :]
+                # How to pass it as a value is no help to who wrote no command line.
+                hint = None if " as a value, use " in line else _speech.python(line[len("  tip: ") :])
             elif line.startswith("  ") and message and hint is None:
                 message.append(line.strip())
         return {"message": " ".join(message), "hint": hint}
@@ -100,15 +122,26 @@ class Notes:
 def lines(
     arguments: Sequence[str],
     *,
-    body: Optional[bytes] = None,
-    environment: Optional[Mapping[str, str]] = None,
+    stdin: Optional[IO[bytes]] = None,
+    environment: Optional[Environment] = None,
     progress: Optional[Progress] = None,
     notes: Optional[Notes] = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Runs the program and yields the JSON lines of its standard output; raises what it failed with."""
     notes = notes or Notes(progress)
     with contextlib.ExitStack() as stack:
-        process = _start(arguments, body, environment, stack)
+        lifeline = stack.enter_context(_lifeline())
+        process = subprocess.Popen(
+            [_binary.find(), *arguments],
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+            env={**_environment(environment), **lifeline.environment},
+            pass_fds=lifeline.descriptors,
+        )
         events: queue.Queue[tuple[str, str]] = queue.Queue(_AHEAD)
         for name, pipe in (("out", process.stdout), ("note", process.stderr)):
             threading.Thread(target=_pump, args=(name, pipe, events), daemon=True).start()
@@ -129,24 +162,26 @@ def lines(
 
 
 async def collect(
-    arguments: Sequence[str], *, body: bytes, environment: Optional[Mapping[str, str]] = None
+    arguments: Sequence[str], *, body: bytes, environment: Optional[Environment] = None
 ) -> list[dict[str, Any]]:
     """Runs the program without holding up the event loop and returns the JSON lines of its standard output."""
-    process = await asyncio.create_subprocess_exec(
-        _binary.find(),
-        *arguments,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_environment(environment),
-        start_new_session=True,
-    )
-    try:
-        out, err = await process.communicate(body)
-    except asyncio.CancelledError:
-        with contextlib.suppress(ProcessLookupError):
-            _interrupt(process)
-        raise
+    with spooled(body) as stdin, _lifeline() as lifeline:
+        process = await asyncio.create_subprocess_exec(
+            _binary.find(),
+            *arguments,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={**_environment(environment), **lifeline.environment},
+            pass_fds=lifeline.descriptors,
+        )
+        talking = asyncio.ensure_future(process.communicate())
+        try:
+            out, err = await asyncio.shield(talking)
+        except asyncio.CancelledError:
+            await _take_back(process, talking)
+            raise
     notes = Notes()
     for line in err.decode("utf-8", "replace").splitlines():
         notes.take(line)
@@ -154,32 +189,74 @@ async def collect(
     return [json.loads(line) for line in out.splitlines() if line.strip()]
 
 
-def _start(
-    arguments: Sequence[str],
-    body: Optional[bytes],
-    environment: Optional[Mapping[str, str]],
-    stack: contextlib.ExitStack,
-) -> subprocess.Popen[str]:
-    stdin: Any = subprocess.DEVNULL
-    if body is not None:
-        # A file and not a pipe: nobody has to write while the program starts.
-        stdin = stack.enter_context(tempfile.TemporaryFile())
-        stdin.write(body)
-        stdin.seek(0)
-    return subprocess.Popen(
-        [_binary.find(), *arguments],
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-        env=_environment(environment),
-        start_new_session=True,
-    )
+async def _take_back(process: asyncio.subprocess.Process, talking: "asyncio.Future[Any]") -> None:
+    """Ends a call that nobody waits for: asks, waits a while, kills."""
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            _interrupt(process)
+        await asyncio.wait({talking}, timeout=_CANCEL_S)
+    finally:
+        # Also where the waiting itself was cancelled.
+        if not talking.done():
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await asyncio.wait({talking}, timeout=_CANCEL_S)
+        if talking.done() and not talking.cancelled():
+            talking.exception()
 
 
-def _environment(more: Optional[Mapping[str, str]]) -> dict[str, str]:
-    return {**os.environ, **(more or {})}
+@contextlib.contextmanager
+def spooled(body: bytes) -> Iterator[IO[bytes]]:
+    """Opens a file that holds a text and has no name."""
+    # A file and not a pipe: nobody has to write while the program starts.
+    with tempfile.TemporaryFile() as file:
+        file.write(body)
+        file.seek(0)
+        yield file
+
+
+class _Lifeline:
+    def __init__(self, reader: Optional[int] = None) -> None:
+        self.descriptors = () if reader is None else (reader,)
+        self.environment = {} if reader is None else {_PARENT_PIPE: str(reader)}
+
+
+#: The ends that this process holds.
+_held: Set[int] = set()
+
+
+def _let_go() -> None:
+    # A forked child that lives on must not keep the programs of its parent alive.
+    for writer in _held:
+        with contextlib.suppress(OSError):
+            os.close(writer)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+@contextlib.contextmanager
+def _lifeline() -> Iterator[_Lifeline]:
+    """Opens what ends when this process does."""
+    if os.name != "posix":
+        yield _Lifeline()
+        return
+    reader, writer = os.pipe()
+    _held.add(writer)
+    try:
+        yield _Lifeline(reader)
+    finally:
+        os.close(reader)
+        if writer in _held:
+            _held.discard(writer)
+            os.close(writer)
+
+
+def _environment(more: Optional[Environment]) -> dict[str, str]:
+    merged = {**os.environ, **(more or {})}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def _pump(name: str, pipe: IO[str], events: queue.Queue[tuple[str, str]]) -> None:

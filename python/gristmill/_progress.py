@@ -21,6 +21,8 @@ def shown(style: Style) -> Iterator[Optional[Callable[[Mapping[str, Any]], None]
     if callable(style):
         yield style
         return
+    if style is not None and not isinstance(style, bool):
+        raise TypeError(f"progress is {style!r}; give True, False or a function")
     if style is not False and _in_notebook():
         bar = _Notebook()
     elif style or (style is None and sys.stderr is not None and sys.stderr.isatty()):

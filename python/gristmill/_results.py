@@ -1,9 +1,9 @@
-"""Results as rows: dictionaries with the columns of the view ``gristmill.results`` (docs/tables.md)."""
+"""Results as rows: dictionaries, named as the columns of the view ``gristmill.results`` are (docs/tables.md)."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, SupportsIndex, Union, overload
 
 Row = Dict[str, Any]
 
@@ -31,9 +31,13 @@ _OURS = (
     "run",
 )
 
+#: Of an error, what has a column of its own.
+_ERROR = ("class", "status", "code", "message")
+
 
 class Results(List[Row]):
-    """Rows in the order of the input, one for each request that has ended.
+    """Rows, one for each request that has ended: of ``run`` in the order of the input, of ``results`` in that of the
+    recording. Slices and the two lists by status are ``Results`` as well.
 
     Attributes:
         batch: The batch's name.
@@ -60,26 +64,39 @@ class Results(List[Row]):
         self.cursor = cursor
         self.summary = dict(summary or {})
 
-    @property
-    def succeeded(self) -> List[Row]:
-        """The rows that hold an answer."""
-        return [row for row in self if row["status"] == "succeeded"]
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Results": ...
+
+    def __getitem__(self, index: Union[SupportsIndex, slice]) -> Union[Row, "Results"]:
+        return self._of(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
 
     @property
-    def failed(self) -> List[Row]:
+    def succeeded(self) -> "Results":
+        """The rows that hold an answer."""
+        return self._of(row for row in self if row["status"] == "succeeded")
+
+    @property
+    def failed(self) -> "Results":
         """The rows that hold an error: failed, expired and cancelled ones."""
-        return [row for row in self if row["status"] != "succeeded"]
+        return self._of(row for row in self if row["status"] != "succeeded")
+
+    def _of(self, rows: Iterable[Row]) -> "Results":
+        return Results(rows, batch=self.batch, cursor=self.cursor, summary=self.summary)
 
     def to_frame(self) -> Any:
-        """Returns a pandas frame: a row's columns, its error's class and message, and a column for each tag and each
-        key of its metadata, unless a column has that name already.
+        """Returns a pandas frame: a row's columns, and one for each tag and each key of its metadata, unless a column
+        has that name already. Numbers that a sweep varied are numbers.
 
         Raises:
             ImportError: pandas is not installed.
         """
         import pandas
 
-        return pandas.DataFrame([_flat(row) for row in self])
+        # Without rows there are columns all the same.
+        return pandas.DataFrame([_flat(row) for row in self], columns=None if self else list(_COLUMNS))
 
 
 def row(line: Mapping[str, Any]) -> Row:
@@ -88,11 +105,13 @@ def row(line: Mapping[str, Any]) -> Row:
     response = line.get("response") or {}
     succeeded = ours["status"] == "succeeded"
     body = response.get("body") if succeeded else None
+    error = None if succeeded else ours.get("error") or _error(line)
     return {
         "custom_id": line["custom_id"],
         "status": ours["status"],
         "output_text": _output_text(body),
-        "error": None if succeeded else ours.get("error") or _error(line),
+        "error": error,
+        **{f"error_{name}": (error or {}).get(name) for name in _ERROR},
         **{name: ours.get(name) for name in _OURS},
         "cached": ours.get("cached", False),
         "request_id": response.get("request_id"),
@@ -102,14 +121,14 @@ def row(line: Mapping[str, Any]) -> Row:
     }
 
 
-def latest(rows: Iterable[Row]) -> List[Row]:
-    """Returns the latest run of each job, in the order of the input, which is that of the job ids."""
+def latest(rows: Iterable[Row], key: Optional[Callable[[Row], Any]] = None) -> List[Row]:
+    """Returns the latest run of each job, in the order of a key, else in that of the recording, which the ids have."""
     runs: Dict[str, Row] = {}
     for one in rows:
         before = runs.get(one["job_id"])
         if before is None or before["run"] <= one["run"]:
             runs[one["job_id"]] = one
-    return [runs[job_id] for job_id in sorted(runs)]
+    return sorted(runs.values(), key=key or (lambda one: one["job_id"]))
 
 
 def _error(line: Mapping[str, Any]) -> Row:
@@ -131,10 +150,20 @@ def _output_text(body: Any) -> Optional[str]:
 
 
 def _flat(one: Row) -> Row:
-    error = one["error"] or {}
-    flat = {**one, "error_class": error.get("class"), "error_message": error.get("message")}
     metadata = one["metadata"] if isinstance(one["metadata"], dict) else {}
-    return {**metadata, **one["tags"], **flat}
+    # A sweep's values stand in the custom id, but for the first sample.
+    swept = {"sample=0", *one["custom_id"].split("|")[1:]}
+    tags = {name: _number(value) if f"{name}={value}" in swept else value for name, value in one["tags"].items()}
+    return {**metadata, **tags, **one}
+
+
+def _number(text: str) -> Any:
+    """Returns the number that a text of JSON is, else the text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else text
 
 
 def read(path: str) -> Iterator[Row]:
@@ -142,3 +171,7 @@ def read(path: str) -> Iterator[Row]:
     with open(path, encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
+
+
+#: The columns of a frame without tags and metadata.
+_COLUMNS = tuple(row({"custom_id": "", "gristmill": {"status": "succeeded"}}))

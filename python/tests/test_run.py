@@ -1,5 +1,7 @@
 """Running, continuing and reading batches on the simulator."""
 
+import concurrent.futures
+import gzip
 import json
 import os
 import signal
@@ -67,7 +69,69 @@ class Run(support.InFolder):
     def test_settings_of_a_sweep_are_columns_of_the_frame(self):
         rows = gristmill.run(["a", "b"], "m", simulate=True, set={"temperature": [0, 0.7]})
         counts = rows.to_frame().groupby("temperature").custom_id.count()
-        self.assertEqual(dict(counts), {"0": 2, "0.7": 2})
+        self.assertEqual(dict(counts), {0: 2, 0.7: 2})
+
+    def test_rows_come_in_the_order_of_the_input_also_where_it_changed(self):
+        ask = lambda rows, **options: [row["custom_id"] for row in gristmill.run(rows, "m", name="n", **options)]
+        row = lambda name: {"custom_id": name, "prompt": name}
+        base_url = self.simulator()
+        self.assertEqual(ask([row("c"), row("a")], api_base=base_url), ["c", "a"])
+        self.assertEqual(ask([row("b"), row("a"), row("z"), row("c")], api_base=base_url), ["b", "a", "z", "c"])
+        expected = [f"{name}{value}" for name in "ba" for value in ("|n=2", "|n=1", "|n=3")]
+        self.assertEqual(ask([row("b"), row("a")], api_base=base_url, set={"n": [2, 1, 3]}), expected)
+        swept = ask([row("b|1"), row("a")], simulate=True, set={"stop": ["x", "y"]}, repeat=2)
+        ends = [f"|stop={stop}{sample}" for stop in "xy" for sample in ("", "|sample=1")]
+        self.assertEqual(swept, [f"{name}{end}" for name in ("b|1", "a") for end in ends])
+
+    def test_rows_of_a_file_come_in_its_order(self):
+        def ask(name, lines, opener=open, **options):
+            with opener(name, "wt", encoding="utf-8") as file:
+                file.write("\n".join(lines) + "\n")
+            rows = gristmill.run(name, "m", name=options.pop("name", None), api_base=base_url, **options)
+            return [row["custom_id"] for row in rows]
+
+        base_url = self.simulator()
+        row = lambda name: json.dumps({"custom_id": name, "prompt": name})
+        plain = json.dumps({"prompt": "x"})
+        for opener, name in ((open, "in.jsonl"), (gzip.open, "in.jsonl.gz")):
+            self.assertEqual(ask(name, [row("c"), row("a")], opener), ["c", "a"])
+            self.assertEqual(ask(name, [row("b"), "", plain, row("c"), row("a")], opener), ["b", "line-3", "c", "a"])
+        self.assertEqual(ask("in.csv", ["custom_id,prompt", "c,c", 'a,"two\nlines"']), ["c", "a"])
+        self.assertEqual(ask("in.csv", ["custom_id,prompt", 'a,"two\nlines"', "b,b", "c,c"]), ["a", "b", "c"])
+        self.assertEqual(ask("un.csv", ["q", "x", "y"], prompt_column="q"), ["row-2", "row-3"])
+
+    def test_simulated_runs_of_one_folder_may_go_on_at_once(self):
+        ask = lambda number: gristmill.run([f"{number}-{n}" for n in range(20)], "m", simulate=True)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for rows in pool.map(ask, range(4)):
+                self.assertEqual(len(rows.succeeded), 20)
+
+    def test_every_option_works_or_is_refused(self):
+        for call, message in (
+            (lambda: gristmill.run(["a"], "m", dry_run=True), "run.. takes no dry_run"),
+            (lambda: gristmill.run(["a"], "m", output="-"), "output is the path of a file"),
+            (lambda: gristmill.run(["a"], "m", help=True), "run.. takes no help"),
+            (lambda: gristmill.run(["a"], "m", json=True), "run.. takes no json"),
+            (lambda: gristmill.run(["a"], "m", progress="bar"), "progress is 'bar'; give True"),
+            (lambda: gristmill.run(["a"], "m", no_such_option=1), "there is no option no_such_option"),
+            (lambda: gristmill.submit(["a"], "m", wait=True), "submit.. takes no wait: read gristmill.results"),
+            (lambda: gristmill.results("x", output="y"), "results.. takes no output"),
+            (lambda: gristmill.status("x", watch=True), "status.. takes no watch"),
+        ):
+            self.assertRaisesRegex(TypeError, message, call)
+        with self.assertLogs("gristmill", "INFO"):
+            rows = gristmill.run([{"q": "a"}], "m", simulate=True, verbose=True, prompt_column="q")
+        self.assertEqual(len(rows.succeeded), 1)
+        with self.assertRaises(gristmill.GristmillError) as caught:
+            gristmill.run(["a"], "m", simulate=True, concurrency="many")
+        self.assertRegex(caught.exception.message, "invalid value 'many' for 'concurrency'")
+
+    def test_a_row_that_cannot_be_sent_is_told_by_its_number(self):
+        with self.assertRaises(gristmill.GristmillError) as caught:
+            gristmill.run(["fine", {"prompt": 3}, ""], "m", simulate=True)
+        self.assertIn("rows: 2 of 3 rows cannot be sent", caught.exception.message)
+        self.assertIn("row 1: prompt is 3, it must be a text", caught.exception.message)
+        self.assertIn("row 2: prompt is empty", caught.exception.message)
 
     def test_an_interrupted_run_goes_on_and_pays_nothing_twice(self):
         base_url = self.simulator("--latency", "50ms")
@@ -105,9 +169,8 @@ class Run(support.InFolder):
     def test_a_mistake_is_an_error_with_its_remedy(self):
         for call, message, hint, exit_code in (
             (lambda: gristmill.status("x", db="no.db"), "there is no database no.db", "name one", 1),
-            (lambda: gristmill.run(["a"], "m", no_such_option=1), "unexpected argument '--no-such-option'", "", 1),
             (lambda: gristmill.run(["a"], "gpt-4o"), "no key for api.openai.com: set OPENAI_API_KEY", "", 2),
-            (lambda: gristmill.run(["a"], simulate=True), "has no model", "", 1),
+            (lambda: gristmill.run(["a"], simulate=True), "row 0: has no model; add it, or give model", "", 1),
         ):
             with self.assertRaises(gristmill.GristmillError) as caught:
                 call()

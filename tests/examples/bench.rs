@@ -154,6 +154,7 @@ async fn bare_client(dir: &Path, jobs: usize) {
         api_key: None,
         key_source: None,
         key_file: None,
+        wire: gristmill_common::config::Wire::default(),
         timeouts: gristmill_common::config::Timeouts::default(),
         max_parallel_requests: None,
         num_retries: None,
@@ -173,7 +174,14 @@ async fn bare_client(dir: &Path, jobs: usize) {
                 let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let Some(body) = bodies.get(n) else { return };
                 let job = JobId::derive(batch, u32::try_from(n).unwrap());
-                let call = Call { endpoint: "/v1/chat/completions", body, job, deadline: None, service_tier: None };
+                let call = Call {
+                    endpoint: "/v1/chat/completions",
+                    body,
+                    job,
+                    deadline: None,
+                    service_tier: None,
+                    tokens: None,
+                };
                 assert!(provider.call(call).await.outcome.is_ok());
             }
         });

@@ -88,6 +88,7 @@ async fn called(provider: &dyn Provider, deployment: &Deployment, clock: &dyn Cl
         job: JobId::derive(BatchId::new(clock.now()), 0),
         deadline: Some(TO_ANSWER),
         service_tier: None,
+        tokens: None,
     };
     match provider.call(call).await.outcome {
         Ok(_) => Examined::Answered,

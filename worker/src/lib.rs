@@ -30,6 +30,7 @@ mod flush;
 mod gate;
 mod group;
 pub mod health;
+pub mod hooks;
 mod intake;
 mod keeper;
 mod lease;
@@ -44,6 +45,7 @@ pub use examine::{Examined, examine};
 use gate::Gate;
 use group::Group;
 use health::Health;
+use hooks::Hooks;
 use keeper::Keeper;
 use lease::Lease;
 use session::Session;
@@ -85,6 +87,8 @@ pub struct Options {
     pub health_listen: Option<SocketAddr>,
     /// The jobs that it takes. Default: all.
     pub scope: Scope,
+    /// What the program adds: providers, observers, changes. Default: nothing.
+    pub hooks: Hooks,
 }
 
 /// The jobs that a worker takes; the messages of others stay in their queues for later processes.
@@ -134,6 +138,7 @@ impl Options {
             max_deaths: store::MAX_DEATHS,
             health_listen: None,
             scope: Scope::default(),
+            hooks: Hooks::default(),
         }
     }
 
@@ -248,6 +253,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
             health: Arc::clone(&health),
             drain: drain.clone(),
             abort: abort.child_token(),
+            hooks: options.hooks.clone(),
             num_retries: options.num_retries,
             max_deaths: options.max_deaths,
             settled,
@@ -285,7 +291,10 @@ fn serve(options: &Options) -> Result<Vec<Arc<Group>>, Error> {
     let http = provider::Http::new(options.max_response_bytes);
     let mut gates: BTreeMap<Arc<str>, Vec<Arc<Gate>>> = BTreeMap::new();
     for deployment in &options.deployments {
-        let provider = provider::build(deployment, &http, Arc::clone(&options.clock))?;
+        let provider = match options.hooks.provider(deployment) {
+            Some(provider) => provider?,
+            None => provider::build(deployment, &http, Arc::clone(&options.clock))?,
+        };
         let gate = Gate::new(deployment.clone(), provider, options.concurrency);
         gates.entry(Arc::clone(&deployment.group)).or_default().push(gate);
     }

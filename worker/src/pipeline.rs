@@ -14,6 +14,7 @@ use gristmill_common::store::{self, End, Settlement, Ticket, Wake};
 
 use crate::gate::{Gate, Permit, Shown};
 use crate::group::Group;
+use crate::hooks::HookCall;
 use crate::provider::{Call, Reply};
 use crate::session::Session;
 use crate::window::Place;
@@ -60,6 +61,7 @@ pub(crate) async fn work(session: &Session, group: &Group, ticket: &Ticket, plac
     drop(call_slot);
     group.pace.ended();
     let settlement = settle(session, permit.gate(), ticket, started_at, &reply);
+    observe(session, permit.gate(), ticket, &settlement);
     permit.finish(&shown(&reply));
     Some(settlement)
 }
@@ -117,16 +119,54 @@ async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
     failpoint::pass_for("worker.before_call", &ticket.request.custom_id);
     let _in_flight = session.in_flight();
     let request = &ticket.request;
+    let gate = permit.gate();
+    let hook = hook_call(gate, ticket);
+    let body = match session.hooks.request(hook, &request.body).await {
+        Ok(body) => body,
+        Err(error) => return Reply::new(Err(error)),
+    };
+    for observer in &session.hooks.observers {
+        observer.before_call(hook);
+    }
     let call = Call {
         endpoint: &request.endpoint,
-        body: &request.body,
+        body: &body,
         job: ticket.job.id,
         deadline: None,
         service_tier: request.options.service_tier.as_deref(),
+        tokens: None,
     };
-    let reply = permit.gate().provider.call(call).await;
+    let mut reply = gate.provider.call(call).await;
+    session.hooks.answer(hook, &mut reply).await;
+    for observer in &session.hooks.observers {
+        observer.after_call(hook, &reply);
+    }
     failpoint::pass("worker.after_call");
     reply
+}
+
+fn hook_call<'a>(gate: &'a Gate, ticket: &'a Ticket) -> HookCall<'a> {
+    HookCall {
+        job: ticket.job.id,
+        batch: ticket.job.batch,
+        custom_id: &ticket.request.custom_id,
+        endpoint: &ticket.request.endpoint,
+        deployment: &gate.deployment,
+        attempt: ticket.calls + 1,
+    }
+}
+
+/// Shows observers how the call's job goes on.
+fn observe(session: &Session, gate: &Gate, ticket: &Ticket, settlement: &Settlement) {
+    let call = hook_call(gate, ticket);
+    let error = settlement.attempts.last().and_then(|attempt| attempt.error.as_deref());
+    for observer in &session.hooks.observers {
+        match (&settlement.end, error) {
+            (End::Result(result), _) => observer.on_result(call, result),
+            (End::Wake(wake), Some(error)) => observer.on_retry(call, error, wake.after),
+            (End::Wake(_), None) => {}
+        }
+    }
 }
 
 fn shown(reply: &Reply) -> Shown<'_> {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flush::Settled;
 use crate::health::Health;
+use crate::hooks::Hooks;
 use crate::lease::Lease;
 use crate::window::Place;
 
@@ -25,6 +26,7 @@ pub(crate) struct Session {
     pub(crate) drain: CancellationToken,
     /// Cancelled when everything ends at once.
     pub(crate) abort: CancellationToken,
+    pub(crate) hooks: Hooks,
     pub(crate) num_retries: u16,
     /// Owners that may die on a job.
     pub(crate) max_deaths: u32,

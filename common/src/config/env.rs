@@ -21,9 +21,19 @@ pub struct Env {
 pub(super) struct Found {
     /// The variable, or the variable that named the file.
     pub(super) name: String,
-    pub(super) value: SecretString,
+    /// The value; a file that holds none is a fault of whoever needs it, and of nobody else.
+    pub(super) value: Result<SecretString, Unread>,
     /// The file that it came from.
     pub(super) file: Option<PathBuf>,
+}
+
+/// A file that was to hold a secret, and why it holds none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable} names {}, which {problem}; write it, or unset {variable} where it is not needed", path.display())]
+pub struct Unread {
+    variable: String,
+    path: PathBuf,
+    problem: String,
 }
 
 impl Env {
@@ -49,13 +59,15 @@ impl Env {
         if self.dotenv.contains(name) { format!("{name} in .env") } else { name.to_owned() }
     }
 
-    /// Adds the variables of a `.env` file's text; none overrides one that is there.
+    /// Adds the variables of a `.env` file's text; none overrides one that is there, be it as a value or as a file.
     pub fn add_dotenv(&mut self, text: &str) -> Result<(), Error> {
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let Some((name, value)) = parse_line(line).map_err(|()| Error::DotEnv { line: index + 1 })? else {
                 continue;
             };
-            if self.get(name).is_none() {
+            let other = name.strip_suffix("_FILE").map_or_else(|| format!("{name}_FILE"), str::to_owned);
+            let is_set = |name: &str| self.get(name).is_some() && !self.dotenv.contains(name);
+            if self.get(name).is_none() && !is_set(&other) {
                 self.variables.insert(name.to_owned(), value);
                 self.dotenv.insert(name.to_owned());
             }
@@ -63,20 +75,26 @@ impl Env {
         Ok(())
     }
 
-    /// Reads a secret: the variable itself, or the file that `NAME_FILE` names, without its last line break.
+    /// Finds a secret: the variable itself, or the file that `NAME_FILE` names, without its last line break.
+    ///
+    /// A file that cannot be read is told by the value, since it may never be needed.
     pub(super) fn secret(&self, name: &str) -> Result<Option<Found>, Error> {
         let file_name = format!("{name}_FILE");
         match (self.get(name), self.get(&file_name)) {
             (Some(_), Some(_)) => Err(Error::Both { name: name.to_owned() }),
             (Some(value), None) => {
-                Ok(Some(Found { name: name.to_owned(), value: value.to_owned().into(), file: None }))
+                Ok(Some(Found { name: name.to_owned(), value: Ok(value.to_owned().into()), file: None }))
             }
             (None, Some(path)) => {
                 let file = PathBuf::from(path);
-                match read_secret(&file).map_err(|source| Error::Read { path: file.clone(), source })? {
-                    Some(value) => Ok(Some(Found { name: file_name, value, file: Some(file) })),
-                    None => Err(Error::Invalid { origin: file_name, problem: "names an empty file".to_owned() }),
-                }
+                let value = match read_secret(&file) {
+                    Ok(Some(value)) => Ok(value),
+                    Ok(None) => Err("is empty".to_owned()),
+                    Err(error) => Err(format!("cannot be read ({error})")),
+                };
+                let unread = |problem| Unread { variable: file_name.clone(), path: file.clone(), problem };
+                let value = value.map_err(unread);
+                Ok(Some(Found { name: file_name, value, file: Some(file) }))
             }
             (None, None) => Ok(None),
         }
@@ -185,11 +203,21 @@ mod tests {
         let path = path.to_str().unwrap();
         let env = Env::from_iter([("KEY_FILE", path), ("OTHER", "sk-canary")]);
         let found = env.secret("KEY").unwrap().unwrap();
-        assert_eq!((found.name.as_str(), found.value.expose_secret()), ("KEY_FILE", "sk-canary"));
+        assert_eq!((found.name.as_str(), found.value.as_ref().unwrap().expose_secret()), ("KEY_FILE", "sk-canary"));
         assert!(!format!("{env:?} {found:?}").contains("canary"));
         let both = Env::from_iter([("KEY_FILE", path), ("KEY", "x")]);
         assert!(matches!(both.secret("KEY"), Err(Error::Both { .. })));
         let missing = Env::from_iter([("KEY_FILE", "/nonexistent/key")]);
-        assert!(missing.secret("KEY").unwrap_err().to_string().contains("/nonexistent/key"));
+        let unread = missing.secret("KEY").unwrap().unwrap().value.unwrap_err().to_string();
+        assert!(unread.starts_with("KEY_FILE names /nonexistent/key, which cannot be read ("), "{unread}");
+    }
+
+    #[test]
+    fn a_value_of_the_environment_wins_over_a_file_that_dotenv_names_and_the_other_way_round() {
+        let mut env = Env::from_iter([("A", "value"), ("B_FILE", "/b")]);
+        env.add_dotenv("A_FILE=/a\nB=value\nC=value\nC_FILE=/c").unwrap();
+        assert_eq!((env.get("A_FILE"), env.get("B")), (None, None));
+        // One file that says both is a mistake.
+        assert!(matches!(env.secret("C"), Err(Error::Both { .. })));
     }
 }

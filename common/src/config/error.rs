@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::Unread;
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -14,6 +16,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The file of a database's or broker's address cannot be read.
+    #[error(transparent)]
+    Address(Unread),
+    /// The file of a key cannot be read.
+    #[error(transparent)]
+    Key(Unread),
     /// The file is not YAML, or not a mapping.
     #[error("{file} is not a valid configuration: {reason}")]
     Syntax {
@@ -63,19 +71,34 @@ pub enum Error {
         /// The variable.
         variable: String,
     },
-    /// OpenAI's own endpoint without a key.
-    #[error(
-        "no key for api.openai.com: set OPENAI_API_KEY (or OPENAI_API_KEY_FILE), or name another endpoint with --api-base{note}"
-    )]
+    /// A provider's own endpoint without a key.
+    #[error("no key for {host}: set {variables}{note}")]
     MissingKey {
+        /// The endpoint's host.
+        host: String,
+        /// What may be set.
+        variables: String,
         /// What else was found and why it is not used; empty or with a leading blank.
         note: String,
     },
-    /// A provider that is known but not built in.
+    /// A key that is set and cannot be read; the text names it.
+    #[error("{0}")]
+    UnreadableKey(String),
+    /// A provider of which everybody has an endpoint of his own.
+    #[error("no endpoint for provider `{provider}`: set {variable}, or api_base in its entry of model_list")]
+    MissingEndpoint {
+        /// The provider.
+        provider: String,
+        /// The variable that can name it.
+        variable: String,
+    },
+    /// A provider that is not built in.
     #[error(
-        "provider `{provider}` is not built in yet; use an OpenAI-compatible api_base with openai/<model> (model `{model}`)"
+        "provider `{provider}` of model `{model}` is not built in: {known}; a server that speaks OpenAI's API is openai/<model> with its api_base"
     )]
     UnsupportedProvider {
+        /// The providers that there are.
+        known: String,
         /// The provider's prefix.
         provider: String,
         /// The model as it was written.
@@ -98,8 +121,11 @@ impl Error {
     pub const fn is_setup_fault(&self) -> bool {
         matches!(
             self,
-            Self::MissingVariable { .. }
+            Self::Key(_)
+                | Self::MissingVariable { .. }
                 | Self::MissingKey { .. }
+                | Self::UnreadableKey(_)
+                | Self::MissingEndpoint { .. }
                 | Self::UnsupportedProvider { .. }
                 | Self::UnknownGroup { .. }
         )

@@ -28,13 +28,22 @@ const PARAMS_USED: &[&str] = &[
     "max_parallel_requests",
     "num_retries",
     "max_retries",
+    "api_version",
+    "azure_ad_token",
+    "drop_params",
+    "extra_headers",
+    "headers",
+    "max_completion_tokens",
+    "max_tokens",
+    "organization",
+    "project",
+    "stream",
 ];
 
 /// Further keys of `litellm_params` in LiteLLM 1.109 (`types/router.py`) and request parameters that people set there.
 const PARAMS_KNOWN: &[&str] = &[
     "additional_drop_params",
     "allowed_openai_params",
-    "api_version",
     "budget_duration",
     "cache_creation_input_token_cost",
     "cache_read_input_token_cost",
@@ -42,25 +51,19 @@ const PARAMS_KNOWN: &[&str] = &[
     "daily_reset_time",
     "default_api_key_rpm_limit",
     "default_api_key_tpm_limit",
-    "drop_params",
     "extra_body",
-    "extra_headers",
     "fallbacks",
-    "headers",
     "input_cost_per_second",
     "input_cost_per_token",
     "itpm",
     "litellm_credential_name",
     "max_budget",
-    "max_completion_tokens",
     "max_file_size_mb",
-    "max_tokens",
     "merge_reasoning_content_in_choices",
     "metadata",
     "mock_response",
     "model_info",
     "order",
-    "organization",
     "otpm",
     "output_cost_per_second",
     "output_cost_per_token",
@@ -70,7 +73,6 @@ const PARAMS_KNOWN: &[&str] = &[
     "rpm",
     "seed",
     "service_tier",
-    "stream",
     "stream_timeout",
     "tag_regex",
     "tags",
@@ -124,7 +126,7 @@ const ROUTER_KNOWN: &[&str] = &[
     "stream_timeout",
     "tag_filtering_match_any",
 ];
-const LITELLM_USED: &[&str] = &["num_retries", "request_timeout"];
+const LITELLM_USED: &[&str] = &["drop_params", "num_retries", "request_timeout"];
 
 /// A parsed configuration file, its keys checked. Has no `Debug`: it holds keys.
 #[derive(Default)]
@@ -203,6 +205,9 @@ impl File {
             entry.check(&[ENTRY], &[], unused)?;
             entry.must_be_mapping("litellm_params")?;
             entry.must_be_mapping("model_info")?;
+            for key in ["extra_headers", "headers"] {
+                entry.section("litellm_params").must_be_mapping(key)?;
+            }
             entry.section("litellm_params").check(&[PARAMS_USED], PARAMS_KNOWN, unused)?;
         }
         Ok(())
@@ -262,7 +267,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+    /// Returns its keys.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.keys.into_iter().flatten().map(|(key, _)| key.as_str())
     }
 
@@ -337,14 +343,14 @@ mod tests {
             "model_list:\n- {model_name: a, litellm_params: {model: a, rpm: 3, aws_region_name: x}}\n\
              - {model_name: b, litellm_params: {model: b, rpm: 4}}\n\
              router_settings: {routing_strategy: simple-shuffle, num_retries: 2}\n\
-             litellm_settings: {drop_params: true}\ngeneral_settings: {master_key: sk-canary}\n",
+             litellm_settings: {set_verbose: true}\ngeneral_settings: {master_key: sk-canary}\n",
         )
         .unwrap();
         assert_eq!(
             unused,
             [
                 "general_settings",
-                "litellm_settings.drop_params",
+                "litellm_settings.set_verbose",
                 "model_list[].litellm_params.aws_region_name",
                 "model_list[].litellm_params.rpm",
                 "router_settings.routing_strategy",

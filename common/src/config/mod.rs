@@ -20,12 +20,14 @@ mod file;
 mod models;
 mod near;
 mod options;
+mod provider;
 
-pub use env::{Env, read_secret};
+pub use env::{Env, Unread, read_secret};
 pub use error::Error;
 pub use models::Route;
 pub use near::nearest;
 pub use options::{Layer, OPTIONS, OptionDoc, Options, Overrides, Setting, parse_duration};
+pub use provider::Dialect;
 
 use file::File;
 use models::Models;
@@ -48,6 +50,8 @@ const OTHER_VARIABLES: &[&str] = &[
     "GRISTMILL_CONFIG",
     "GRISTMILL_IMAGE",
     "GRISTMILL_LOG",
+    // The Python package ends what it started by it.
+    "GRISTMILL_PARENT_PIPE",
     "GRISTMILL_POSTGRES_PORT",
     "GRISTMILL_RABBITMQ_PORT",
     "GRISTMILL_SECRETS",
@@ -245,7 +249,7 @@ pub struct Deployment {
     pub name: Arc<str>,
     /// The model group that it serves: what users write as `model`.
     pub group: Arc<str>,
-    /// The provider kind, for example `openai`.
+    /// The provider's name, for example `openai` or `groq`; what costs and errors are filed under.
     pub provider: Arc<str>,
     /// The model's name at the provider.
     pub model: Arc<str>,
@@ -257,6 +261,8 @@ pub struct Deployment {
     pub key_source: Option<String>,
     /// The file that the key came from; it is read again when it changes.
     pub key_file: Option<PathBuf>,
+    /// How it is spoken to.
+    pub wire: Wire,
     /// Time limits of a call.
     pub timeouts: Timeouts,
     /// Calls that may run at once in this process; `None` leaves it to the worker's concurrency.
@@ -265,6 +271,35 @@ pub struct Deployment {
     pub num_retries: Option<u16>,
     /// Whether it is the simulator.
     pub simulated: bool,
+}
+
+/// How a deployment is spoken to.
+#[derive(Debug, Clone, Default)]
+pub struct Wire {
+    /// The API that it speaks.
+    pub dialect: Dialect,
+    /// The version of the API: Azure's `api-version`, without which `/openai/v1` is called, or the `anthropic-version` header,
+    /// by default `2023-06-01`. OpenAI's has none.
+    pub api_version: Option<Arc<str>>,
+    /// Whether the key goes as a bearer token, where the dialect has a header of its own for keys.
+    pub bearer: bool,
+    /// Headers that every call sends beside the dialect's own.
+    pub headers: Vec<Header>,
+    /// Whether parameters that the provider does not take are left out; else they are an error.
+    pub drop_params: bool,
+    /// Whether answers are always asked for as a stream, and watched; else only where the request, or who waits for it, asks.
+    pub stream: bool,
+    /// Tokens of output that are asked for where a request names no limit and the dialect needs one (Anthropic's).
+    pub max_tokens: Option<u32>,
+}
+
+/// A header of a request; its value may be a secret.
+#[derive(Debug, Clone)]
+pub struct Header {
+    /// Its name, in lower case.
+    pub name: Arc<str>,
+    /// Its value.
+    pub value: SecretString,
 }
 
 /// An endpoint whose `Debug` hides it.

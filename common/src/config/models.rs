@@ -1,8 +1,9 @@
 //! Which deployments there are, and which key goes where.
 //!
 //! A key that is meant for one host goes to no other: `OPENAI_API_KEY` goes to api.openai.com or to an endpoint that was
-//! named beside it (`OPENAI_BASE_URL`, `OPENAI_API_BASE`, `--api-base`), `LITELLM_API_KEY` to `LITELLM_API_BASE`,
-//! `GRISTMILL_API_KEY` to `GRISTMILL_API_BASE` or `--api-base`, and the key of a `model_list` entry to that entry's endpoint.
+//! named beside it (`OPENAI_BASE_URL`, `OPENAI_API_BASE`, `--api-base`), the key of any other provider likewise to its own
+//! host or the endpoint in its own variable, `LITELLM_API_KEY` to `LITELLM_API_BASE`, `GRISTMILL_API_KEY` to
+//! `GRISTMILL_API_BASE` or `--api-base`, and the key of a `model_list` entry to that entry's endpoint.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,18 +16,8 @@ use super::env::Found;
 use super::file::Section;
 use super::near::nearest;
 use super::options::{Layers, Options, Parse};
-use super::{Deployment, Endpoint, Env, Error, Timeouts};
-
-/// OpenAI's own endpoint, <https://platform.openai.com/docs/api-reference>, read 2026-11-20.
-const OPENAI: &str = "https://api.openai.com/v1";
-
-/// Prefixes of model names that are providers in LiteLLM 1.109 (`types/utils.py`, `LlmProviders`), the common ones.
-const PROVIDERS: &str = "ai21 anthropic anyscale azure azure_ai azure_text baseten bedrock bedrock_converse cerebras cloudflare \
-    codestral cohere cohere_chat custom_openai dashscope databricks deepinfra deepseek fireworks_ai \
-    friendliai gemini github github_copilot groq hosted_vllm huggingface hyperbolic jina_ai litellm_proxy \
-    llamafile lm_studio mistral moonshot nebius novita nscale nvidia_nim ollama ollama_chat openai_like \
-    openrouter perplexity replicate sagemaker sagemaker_chat sambanova snowflake text-completion-openai \
-    together_ai triton vercel_ai_gateway vertex_ai vllm volcengine voyage watsonx xai xinference";
+use super::provider::{self, Provider};
+use super::{Deployment, Dialect, Endpoint, Env, Error, Header, Timeouts, Wire};
 
 /// A key, or why there is none.
 #[derive(Debug, Clone)]
@@ -37,19 +28,22 @@ enum Key {
     Found(Found),
     /// It should come from a variable that is not set.
     Missing { place: String, variable: String },
-    /// OpenAI's own endpoint needs one; the note says what else was found.
-    MissingForOpenAi { note: &'static str },
+    /// The provider's own endpoint needs one; the note says what else was found.
+    Required { provider: &'static Provider, host: String, note: &'static str },
+    /// It is set and cannot be read, for this reason.
+    Unreadable(String),
 }
 
-/// One entry of `model_list`, checked; or the template for every group, where there is no list.
+/// One entry of `model_list`, checked; or what the template makes of a group, where there is no list.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     name: Arc<str>,
     group: Arc<str>,
     model: String,
-    provider: Result<String, String>,
+    provider: Result<&'static Provider, String>,
     api_base: Endpoint,
     key: Key,
+    wire: Wire,
     timeouts: Timeouts,
     max_parallel_requests: Option<u32>,
     num_retries: Option<u16>,
@@ -86,14 +80,30 @@ pub struct Route {
     pub problem: Option<String>,
 }
 
-/// One endpoint for every model group that is asked for.
-#[derive(Debug, Clone)]
+/// What serves every model group that is asked for.
+#[derive(Clone)]
 pub(super) struct Template {
+    /// The one endpoint that was named; none where each provider has its own.
+    named: Option<Named>,
+    env: Env,
+    timeouts: Timeouts,
+    drop_params: bool,
+}
+
+impl std::fmt::Debug for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Template").field("named", &self.named).finish_non_exhaustive()
+    }
+}
+
+/// An endpoint that was named for every group.
+#[derive(Debug, Clone)]
+struct Named {
     api_base: Endpoint,
     key: Key,
+    api_version: Option<Arc<str>>,
     /// Whether names are LiteLLM's, `provider/model`; else they go to the endpoint as they are.
     litellm_names: bool,
-    timeouts: Timeouts,
 }
 
 impl Models {
@@ -107,7 +117,7 @@ impl Models {
             return Ok(Self::Simulator(Endpoint(url.clone()), timeouts));
         }
         match layers.file.model_list()? {
-            Some(list) => Ok(Self::List(read_list(&list, layers.env, options)?)),
+            Some(list) => Ok(Self::List(read_list(&list, layers, options)?)),
             None => Ok(Self::Any(Box::new(Template::read(layers, options, timeouts)?))),
         }
     }
@@ -130,8 +140,11 @@ impl Models {
             Self::List(entries) => entries.iter().map(Entry::route).collect(),
             Self::Any(template) => {
                 // The name stands for all of them.
-                let route = template.entry("model").route();
-                vec![Route { model: None, deployment: None, provider_model: None, ..route }]
+                let route = template.entry("model").map(|entry| entry.route()).ok();
+                route
+                    .map(|route| Route { model: None, deployment: None, provider_model: None, ..route })
+                    .into_iter()
+                    .collect()
             }
             Self::Simulator(..) => Vec::new(),
         }
@@ -146,7 +159,7 @@ impl Models {
                 }
                 found.into_iter().map(Entry::deployment).collect()
             }
-            Self::Any(template) => Ok(vec![template.entry(group).deployment()?]),
+            Self::Any(template) => Ok(vec![template.entry(group)?.deployment()?]),
             Self::Simulator(endpoint, timeouts) => Ok(vec![Deployment {
                 name: group.into(),
                 group: group.into(),
@@ -156,6 +169,7 @@ impl Models {
                 api_key: None,
                 key_source: None,
                 key_file: None,
+                wire: Wire::default(),
                 timeouts: *timeouts,
                 max_parallel_requests: None,
                 num_retries: None,
@@ -187,13 +201,13 @@ impl Entry {
         Route {
             model: Some(Arc::clone(&self.group)),
             deployment: Some(Arc::clone(&self.name)),
-            provider: self.provider.clone().unwrap_or_else(|provider| provider),
+            provider: self.provider.clone().map_or_else(|name| name, |provider| provider.name.to_owned()),
             provider_model: Some(self.model.clone()),
             endpoint: self.api_base.0.origin().ascii_serialization(),
             key: match &self.key {
                 Key::Found(found) => Some(found.name.clone()),
                 Key::Missing { variable, .. } => Some(variable.clone()),
-                Key::None | Key::MissingForOpenAi { .. } => None,
+                Key::None | Key::Required { .. } | Key::Unreadable(_) => None,
             },
             problem: self.deployment().err().map(|error| error.to_string()),
         }
@@ -201,9 +215,13 @@ impl Entry {
 
     fn deployment(&self) -> Result<Deployment, Error> {
         let provider = match &self.provider {
-            Ok(provider) => provider.as_str(),
-            Err(provider) => {
-                return Err(Error::UnsupportedProvider { provider: provider.clone(), model: self.model.clone() });
+            Ok(provider) => *provider,
+            Err(name) => {
+                return Err(Error::UnsupportedProvider {
+                    known: provider::known(name),
+                    provider: name.clone(),
+                    model: self.model.clone(),
+                });
             }
         };
         let found = match &self.key {
@@ -212,17 +230,32 @@ impl Entry {
             Key::Missing { place, variable } => {
                 return Err(Error::MissingVariable { place: place.clone(), variable: variable.clone() });
             }
-            Key::MissingForOpenAi { note } => return Err(Error::MissingKey { note: (*note).to_owned() }),
+            Key::Required { provider, host, note } => {
+                let (first, others) = provider.key_variables.split_first().map_or(("", &[][..]), |(a, b)| (*a, b));
+                let others = others.iter().map(|name| format!(", {name}")).collect::<String>();
+                let what = match provider.dialect {
+                    Dialect::OpenAi if provider.name == "openai" => ", or name another endpoint with --api-base",
+                    _ => "",
+                };
+                let variables = format!("{first} (or {first}_FILE{others}){what}");
+                return Err(Error::MissingKey { host: host.clone(), variables, note: (*note).to_owned() });
+            }
+            Key::Unreadable(why) => return Err(Error::UnreadableKey(why.clone())),
         };
+        let api_key = found.as_ref().map(|found| found.value.clone().map_err(Error::Key)).transpose()?;
+        let mut wire = self.wire.clone();
+        wire.dialect = provider.dialect;
+        wire.bearer |= found.as_ref().is_some_and(|found| provider::is_token(&found.name));
         Ok(Deployment {
             name: Arc::clone(&self.name),
             group: Arc::clone(&self.group),
-            provider: provider.into(),
+            provider: provider.name.into(),
             model: self.model.as_str().into(),
             api_base: self.api_base.clone(),
-            api_key: found.as_ref().map(|found| found.value.clone()),
+            api_key,
             key_source: found.as_ref().map(|found| found.name.clone()),
             key_file: found.and_then(|found| found.file),
+            wire,
             timeouts: self.timeouts,
             max_parallel_requests: self.max_parallel_requests,
             num_retries: self.num_retries,
@@ -231,46 +264,77 @@ impl Entry {
     }
 }
 
-/// Splits a LiteLLM model name into provider and model; the error is a provider that is not built in.
-fn split_model(name: &str) -> (Result<String, String>, String) {
-    match name.split_once('/') {
-        Some(("openai", model)) if !model.is_empty() => (Ok("openai".to_owned()), model.to_owned()),
-        Some((prefix, _)) if PROVIDERS.split_whitespace().any(|provider| provider == prefix) => {
-            (Err(prefix.to_owned()), name.to_owned())
+/// Returns the key in a provider's variables.
+fn account_key(provider: &Provider, env: &Env) -> Key {
+    for variable in provider.key_variables {
+        match env.secret(variable) {
+            Ok(Some(found)) => return Key::Found(found),
+            Ok(None) => {}
+            Err(error) => return Key::Unreadable(error.to_string()),
         }
-        // `meta-llama/Llama-3.1-8B` is a name, not a provider.
-        _ => (Ok("openai".to_owned()), name.to_owned()),
     }
+    Key::None
 }
 
-/// The endpoint and key of OpenAI's own variables.
-struct OpenAi {
-    api_base: Option<Endpoint>,
-    key: Option<Found>,
+/// Returns the endpoint in a provider's variables.
+fn account_base(provider: &Provider, env: &Env) -> Result<Option<Endpoint>, Error> {
+    for variable in provider.base_variables {
+        if let Some(found) = endpoint(env.get(variable), variable)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
-impl OpenAi {
-    fn read(env: &Env) -> Result<Self, Error> {
-        let mut api_base = None;
-        for name in ["OPENAI_BASE_URL", "OPENAI_API_BASE"] {
-            if api_base.is_none() {
-                api_base = endpoint(env.get(name), name)?;
+/// Finds where a provider's calls go and with which key, from what is given for this one place and from its variables.
+fn resolve(
+    provider: &'static Provider,
+    own_base: Option<Endpoint>,
+    own_key: Key,
+    env: &Env,
+) -> Result<(Endpoint, Key), Error> {
+    // A key of its own, without an endpoint, is meant for the provider; the key in its variable goes where the variable beside
+    // it says.
+    let shares_key = match &own_key {
+        Key::None => true,
+        Key::Found(found) => provider.key_variables.contains(&found.name.as_str()),
+        _ => false,
+    };
+    let has_own_base = own_base.is_some();
+    let shared = account_base(provider, env)?;
+    let api_base = match (own_base, &shared) {
+        (Some(own), _) => own,
+        (None, Some(shared)) if shares_key => shared.clone(),
+        (None, _) => own_endpoint(provider)?,
+    };
+    let required = |note| match account_key(provider, env) {
+        Key::None => {
+            let host = api_base.0.host_str().unwrap_or_default().to_owned();
+            Key::Required { provider, host, note }
+        }
+        key => key,
+    };
+    let key = match own_key {
+        // Every customer of Azure's has a host of his own: his key goes to the one that it was named beside.
+        Key::None
+            if provider.dialect == Dialect::Azure
+                && has_own_base
+                && shared.as_ref().is_some_and(|shared| shared.0.host_str() != api_base.0.host_str()) =>
+        {
+            let host = api_base.0.host_str().unwrap_or_default().to_owned();
+            Key::Required {
+                provider,
+                host,
+                note: " (AZURE_API_KEY is sent to AZURE_API_BASE only: name the key of this endpoint in its own api_key)",
             }
         }
-        Ok(Self { api_base, key: env.secret("OPENAI_API_KEY")? })
-    }
-
-    fn key(&self) -> Key {
-        self.key.as_ref().map_or(Key::None, |found| Key::Found(found.clone()))
-    }
-
-    /// Returns the key for OpenAI's own endpoint, which takes no call without one.
-    fn required_key(&self, note: &'static str) -> Key {
-        match self.key() {
-            Key::None => Key::MissingForOpenAi { note },
-            key => key,
-        }
-    }
+        Key::None if is_own_host(provider, &api_base) && provider.needs_key => required(""),
+        // An endpoint of its own without a key is a server that needs none.
+        Key::None if has_own_base => Key::None,
+        Key::None => account_key(provider, env),
+        key => key,
+    };
+    Ok((api_base, key))
 }
 
 fn endpoint(text: Option<&str>, origin: &str) -> Result<Option<Endpoint>, Error> {
@@ -278,73 +342,178 @@ fn endpoint(text: Option<&str>, origin: &str) -> Result<Option<Endpoint>, Error>
         .transpose()
 }
 
-fn openai_endpoint() -> Result<Endpoint, Error> {
-    Endpoint::parse(OPENAI).map_err(|problem| Error::Invalid { origin: "the address of OpenAI".to_owned(), problem })
+fn own_endpoint(provider: &Provider) -> Result<Endpoint, Error> {
+    let Some(text) = provider.api_base else {
+        return Err(Error::MissingEndpoint {
+            provider: provider.name.to_owned(),
+            variable: provider.base_variables.first().copied().unwrap_or_default().to_owned(),
+        });
+    };
+    Endpoint::parse(text)
+        .map_err(|problem| Error::Invalid { origin: format!("the address of {}", provider.name), problem })
 }
 
-/// Tells whether this is OpenAI's own host, data-residency hosts included.
-fn is_openai(endpoint: &Endpoint) -> bool {
+/// Tells whether this is a host of the provider's own: OpenAI's data-residency hosts and Azure's customers included.
+fn is_own_host(provider: &Provider, endpoint: &Endpoint) -> bool {
     let host = endpoint.0.host_str().unwrap_or_default();
-    endpoint.0.scheme() == "https" && (host == "api.openai.com" || host.ends_with(".api.openai.com"))
+    if endpoint.0.scheme() != "https" {
+        return false;
+    }
+    match (provider.dialect, provider.api_base) {
+        (Dialect::Azure, _) => [".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"]
+            .iter()
+            .any(|end| host.ends_with(end)),
+        (_, Some(own)) => {
+            let own = own.strip_prefix("https://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+            host == own || (provider.name == "openai" && host.ends_with(".api.openai.com"))
+        }
+        (_, None) => false,
+    }
 }
 
 impl Template {
     fn read(layers: &Layers<'_>, options: &Options, timeouts: Timeouts) -> Result<Self, Error> {
         let env = layers.env;
-        let openai = OpenAi::read(env)?;
-        let found = |name| Ok::<_, Error>(env.secret(name)?.map_or(Key::None, Key::Found));
+        let openai = provider::openai();
+        let found = |name| match env.secret(name) {
+            Ok(found) => found.map_or(Key::None, Key::Found),
+            Err(error) => Key::Unreadable(error.to_string()),
+        };
         let or = |key: Key, other: Key| if matches!(key, Key::None) { other } else { key };
 
         let litellm_base = endpoint(env.get("LITELLM_API_BASE"), "LITELLM_API_BASE")?;
-        let mut litellm_names = false;
-        let (api_base, key) = if let Some(api_base) = &options.api_base {
-            let key = found("GRISTMILL_API_KEY")?;
-            let key = if layers.is_overridden("api_base") { or(key, openai.key()) } else { key };
-            (api_base.clone(), key)
+        let openai_base = account_base(openai, env)?;
+        let named = if let Some(api_base) = &options.api_base {
+            let key = found("GRISTMILL_API_KEY");
+            let key = if layers.is_overridden("api_base") { or(key, account_key(openai, env)) } else { key };
+            let litellm_names = is_own_host(openai, api_base);
+            Some(Named { api_base: api_base.clone(), key, api_version: None, litellm_names })
         } else if let Some(api_base) = litellm_base {
-            litellm_names = true;
-            (api_base, found("LITELLM_API_KEY")?)
-        } else if let Some(api_base) = &openai.api_base {
-            (api_base.clone(), openai.key())
+            let api_version = env.get("LITELLM_API_VERSION").map(Into::into);
+            Some(Named { api_base, key: found("LITELLM_API_KEY"), api_version, litellm_names: true })
         } else {
-            (openai_endpoint()?, Key::None)
+            openai_base.filter(|base| !is_own_host(openai, base)).map(|api_base| Named {
+                api_base,
+                key: account_key(openai, env),
+                api_version: None,
+                litellm_names: false,
+            })
+        };
+        // OpenAI's own key goes to OpenAI's own host, whoever named that.
+        let named = named.map(|mut named| {
+            if is_own_host(openai, &named.api_base) && matches!(named.key, Key::None) {
+                named.key = account_key(openai, env);
+            }
+            named
+        });
+        let drop_params = drops_params(layers)?;
+        Ok(Self { named, env: env.clone(), timeouts, drop_params })
+    }
+
+    fn entry(&self, group: &str) -> Result<Entry, Error> {
+        let openai = provider::openai();
+        let (provider, model) = match &self.named {
+            Some(Named { litellm_names: false, .. }) => (Ok(openai), group.to_owned()),
+            _ => provider::split(group),
+        };
+        // Another provider's model does not go to OpenAI's own host.
+        let named = self.named.as_ref().filter(|named| {
+            provider.as_ref().is_ok_and(|provider| provider.name == "openai") || !is_own_host(openai, &named.api_base)
+        });
+        let mut wire = Wire { drop_params: self.drop_params, ..Wire::default() };
+        let (api_base, key) = match (named, &provider) {
+            (Some(named), _) => {
+                wire.api_version.clone_from(&named.api_version);
+                (named.api_base.clone(), named.key.clone())
+            }
+            (None, Ok(provider)) => {
+                if provider.dialect == Dialect::Azure {
+                    wire.api_version = self.env.get("AZURE_API_VERSION").map(Into::into);
+                }
+                resolve(provider, None, Key::None, &self.env)?
+            }
+            // What is wrong with it is told when it is to be called.
+            (None, Err(_)) => (own_endpoint(openai)?, Key::None),
         };
         let key = match key {
-            Key::None if is_openai(&api_base) => {
-                let note = match (env.get("LITELLM_API_KEY"), env.get("GRISTMILL_API_KEY")) {
+            Key::None if is_own_host(openai, &api_base) => {
+                let note = match (self.env.get("LITELLM_API_KEY"), self.env.get("GRISTMILL_API_KEY")) {
                     (Some(_), _) => " (LITELLM_API_KEY is sent to LITELLM_API_BASE only)",
                     (_, Some(_)) => " (GRISTMILL_API_KEY is sent to GRISTMILL_API_BASE or --api-base only)",
                     _ => "",
                 };
-                openai.required_key(note)
+                let host = api_base.0.host_str().unwrap_or_default().to_owned();
+                Key::Required { provider: openai, host, note }
+            }
+            Key::Required { provider, host, .. } if provider.name == "openai" => {
+                let note = match (self.env.get("LITELLM_API_KEY"), self.env.get("GRISTMILL_API_KEY")) {
+                    (Some(_), _) => " (LITELLM_API_KEY is sent to LITELLM_API_BASE only)",
+                    (_, Some(_)) => " (GRISTMILL_API_KEY is sent to GRISTMILL_API_BASE or --api-base only)",
+                    _ => "",
+                };
+                Key::Required { provider, host, note }
             }
             key => key,
         };
-        Ok(Self { litellm_names: litellm_names || is_openai(&api_base), api_base, key, timeouts })
-    }
-
-    fn entry(&self, group: &str) -> Entry {
-        let (provider, model) =
-            if self.litellm_names { split_model(group) } else { (Ok("openai".to_owned()), group.to_owned()) };
-        Entry {
+        if let Ok(provider) = &provider {
+            wire.headers = account_headers(provider, &api_base, &self.env);
+        }
+        Ok(Entry {
             name: group.into(),
             group: group.into(),
             model,
             provider,
-            api_base: self.api_base.clone(),
-            key: self.key.clone(),
+            api_base,
+            key,
+            wire,
             timeouts: self.timeouts,
             max_parallel_requests: None,
             num_retries: None,
-        }
+        })
     }
 }
 
-fn read_list(list: &[Section<'_>], env: &Env, options: &Options) -> Result<Vec<Entry>, Error> {
-    let openai = OpenAi::read(env)?;
+/// Returns the headers that choose among the accounts of a key: those of OpenAI's own clients, for OpenAI's own host.
+fn account_headers(provider: &Provider, api_base: &Endpoint, env: &Env) -> Vec<Header> {
+    if provider.name != "openai" || !is_own_host(provider, api_base) {
+        return Vec::new();
+    }
+    let header = |name: &str, variables: [&str; 2]| {
+        let value = variables.iter().find_map(|variable| env.get(variable))?;
+        Some(Header { name: name.into(), value: value.to_owned().into() })
+    };
+    [
+        header("openai-organization", ["OPENAI_ORG_ID", "OPENAI_ORGANIZATION"]),
+        header("openai-project", ["OPENAI_PROJECT_ID", "OPENAI_PROJECT"]),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn drops_params(layers: &Layers<'_>) -> Result<bool, Error> {
+    match layers.file.text("litellm_settings.drop_params", layers.env)? {
+        None => Ok(false),
+        Some(text) => flag(&text).map_err(|problem| Error::Invalid {
+            origin: format!("litellm_settings.drop_params in {}", layers.file.name()),
+            problem,
+        }),
+    }
+}
+
+fn flag(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "True" | "1" | "yes" => Ok(true),
+        "false" | "False" | "0" | "no" => Ok(false),
+        other => Err(format!("must be true or false, not `{other}`")),
+    }
+}
+
+fn read_list(list: &[Section<'_>], layers: &Layers<'_>, options: &Options) -> Result<Vec<Entry>, Error> {
+    let drop_params = drops_params(layers)?;
     let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
     for section in list {
-        let entry = read_entry(section, env, options, &openai, &entries)?;
+        let entry = read_entry(section, layers.env, options, drop_params, &entries)?;
         if entries.iter().any(|other| other.name == entry.name) {
             return Err(Error::Invalid {
                 origin: section.section("model_info").origin("id"),
@@ -360,7 +529,7 @@ fn read_entry(
     section: &Section<'_>,
     env: &Env,
     options: &Options,
-    openai: &OpenAi,
+    drop_params: bool,
     earlier: &[Entry],
 ) -> Result<Entry, Error> {
     let params = section.section("litellm_params");
@@ -374,36 +543,41 @@ fn read_entry(
             return Err(Error::Invalid { origin, problem });
         }
     }
-    let (provider, model) = match params.text("custom_llm_provider", env)?.as_deref() {
-        Some("openai") => (Ok("openai".to_owned()), written),
-        Some(other) => (Err(other.to_owned()), written),
-        None => split_model(&written),
+    let (provider, model) = match params.text("custom_llm_provider", env)? {
+        Some(name) => {
+            let model = written.strip_prefix(&format!("{name}/")).unwrap_or(&written).to_owned();
+            (provider::find(&name).ok_or(name), model)
+        }
+        None => provider::split(&written),
     };
 
     let own_base = match params.text("api_base", env)? {
         Some(text) => endpoint(Some(&text), &params.origin("api_base"))?,
         None => endpoint(params.text("base_url", env)?.as_deref(), &params.origin("base_url"))?,
     };
-    let own_key = read_key(&params, env)?;
-    // A key of the entry's own, without an endpoint, is meant for OpenAI; the key in OPENAI_API_KEY goes where OPENAI_BASE_URL
-    // says.
-    let shares_key = match &own_key {
-        Key::None => true,
-        Key::Found(found) => found.name == "OPENAI_API_KEY",
-        _ => false,
-    };
-    let has_own_base = own_base.is_some();
-    let api_base = match (own_base, &openai.api_base) {
-        (Some(own), _) => own,
-        (None, Some(shared)) if shares_key => shared.clone(),
-        (None, _) => openai_endpoint()?,
-    };
-    let key = match own_key {
-        Key::None if is_openai(&api_base) => openai.required_key(""),
-        // An endpoint of its own without a key is a server that needs none.
-        Key::None if has_own_base => Key::None,
-        Key::None => openai.key(),
+    let mut wire = read_wire(&params, env, drop_params)?;
+    let own_key = match read_key(&params, "api_key", env)? {
+        Key::None => {
+            let token = read_key(&params, "azure_ad_token", env)?;
+            wire.bearer = !matches!(token, Key::None);
+            token
+        }
         key => key,
+    };
+    let (api_base, key) = match &provider {
+        Ok(provider) => {
+            let uses_account = own_base.is_none();
+            let (api_base, key) = resolve(provider, own_base, own_key, env)?;
+            if provider.dialect == Dialect::Azure && uses_account && wire.api_version.is_none() {
+                wire.api_version = env.get("AZURE_API_VERSION").map(Into::into);
+            }
+            let mut headers = account_headers(provider, &api_base, env);
+            headers.retain(|header| !wire.headers.iter().any(|own| own.name.eq_ignore_ascii_case(&header.name)));
+            wire.headers.extend(headers);
+            (api_base, key)
+        }
+        // What is wrong with it is told when it is to be called.
+        Err(_) => (own_base.map_or_else(|| own_endpoint(provider::openai()), Ok)?, own_key),
     };
 
     let same_group = earlier.iter().filter(|entry| *entry.group == *group).count();
@@ -421,6 +595,7 @@ fn read_entry(
         group: group.into(),
         model,
         provider,
+        wire,
         timeouts: read_timeouts(&params, env, options)?,
         max_parallel_requests: number(&params, "max_parallel_requests", env)?,
         num_retries: match number(&params, "num_retries", env)? {
@@ -432,16 +607,49 @@ fn read_entry(
     })
 }
 
-fn read_key(params: &Section<'_>, env: &Env) -> Result<Key, Error> {
-    let Some(text) = params.raw("api_key")? else { return Ok(Key::None) };
-    let place = params.origin("api_key");
-    let Some(variable) = text.strip_prefix("os.environ/") else {
-        return Ok(Key::Found(Found { name: place, value: text.into(), file: None }));
+/// Reads how a deployment is spoken to.
+fn read_wire(params: &Section<'_>, env: &Env, drop_params: bool) -> Result<Wire, Error> {
+    let read_flag = |key: &str| -> Result<Option<bool>, Error> {
+        let Some(text) = params.text(key, env)? else { return Ok(None) };
+        flag(&text).map(Some).map_err(|problem| Error::Invalid { origin: params.origin(key), problem })
     };
-    Ok(match env.secret(variable)? {
+    let mut headers = Vec::new();
+    for (key, name) in [("organization", "openai-organization"), ("project", "openai-project")] {
+        if let Some(value) = params.text(key, env)? {
+            headers.push(Header { name: name.into(), value: value.into() });
+        }
+    }
+    for key in ["extra_headers", "headers"] {
+        let section = params.section(key);
+        for name in section.names() {
+            let value = section.text(name, env)?.unwrap_or_default();
+            headers.push(Header { name: name.to_ascii_lowercase().into(), value: value.into() });
+        }
+    }
+    Ok(Wire {
+        api_version: params.text("api_version", env)?.map(Into::into),
+        headers,
+        drop_params: read_flag("drop_params")?.unwrap_or(drop_params),
+        stream: read_flag("stream")?.unwrap_or(false),
+        max_tokens: match number(params, "max_tokens", env)? {
+            Some(most) => Some(most),
+            None => number(params, "max_completion_tokens", env)?,
+        },
+        ..Wire::default()
+    })
+}
+
+fn read_key(params: &Section<'_>, key: &str, env: &Env) -> Result<Key, Error> {
+    let Some(text) = params.raw(key)? else { return Ok(Key::None) };
+    let place = params.origin(key);
+    let Some(variable) = text.strip_prefix("os.environ/") else {
+        return Ok(Key::Found(Found { name: place, value: Ok(text.into()), file: None }));
+    };
+    Ok(match env.secret(variable) {
         // Named by its variable, also where the value came from the file beside it.
-        Some(found) => Key::Found(Found { name: variable.to_owned(), ..found }),
-        None => Key::Missing { place, variable: variable.to_owned() },
+        Ok(Some(found)) => Key::Found(Found { name: variable.to_owned(), ..found }),
+        Ok(None) => Key::Missing { place, variable: variable.to_owned() },
+        Err(error) => Key::Unreadable(error.to_string()),
     })
 }
 

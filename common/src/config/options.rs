@@ -153,7 +153,8 @@ impl Layers<'_> {
             if secret {
                 use secrecy::ExposeSecret as _;
                 if let Some(secret) = self.env.secret(name)? {
-                    return found(secret.value.expose_secret(), self.env.origin(&secret.name), Layer::Env);
+                    let value = secret.value.map_err(Error::Address)?;
+                    return found(value.expose_secret(), self.env.origin(&secret.name), Layer::Env);
                 }
             } else if let Some(text) = self.env.get(name) {
                 return found(text, self.env.origin(name), Layer::Env);
@@ -329,7 +330,8 @@ options! {
     grace: Duration = "30", "seconds", ["GRISTMILL_GRACE"], [];
     /// Where a worker answers `GET /live` and `GET /ready`. Default: nowhere.
     health_listen: Option<SocketAddr> = "", "address:port", ["GRISTMILL_HEALTH_LISTEN"], [];
-    /// The model of requests that name none.
+    /// The model that a worker serves where it is told none and there is no `model_list`, and that `call` asks where it names
+    /// none.
     model: Option<String> = "", "name", ["GRISTMILL_MODEL", "LITELLM_MODEL"], [];
     /// The OpenAI-compatible endpoint for every model, where there is no `model_list`.
     api_base: Option<Endpoint> = "", "URL", ["GRISTMILL_API_BASE"], [];

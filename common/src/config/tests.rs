@@ -240,14 +240,129 @@ fn a_missing_key_is_a_fault_of_the_set_up_and_says_what_to_set() {
 #[test]
 fn providers_that_are_not_built_in_are_named() {
     let config = env(&[("OPENAI_API_KEY", "k")]);
-    let error = config.deployments_for(&["anthropic/claude-sonnet-4"]).unwrap_err();
+    let error = config.deployments_for(&["bedrock/claude-sonnet-4"]).unwrap_err();
     assert!(error.is_setup_fault());
-    assert_eq!(
-        error.to_string(),
-        "provider `anthropic` is not built in yet; use an OpenAI-compatible api_base with openai/<model> \
-         (model `anthropic/claude-sonnet-4`)"
+    let text = error.to_string();
+    assert!(
+        text.starts_with("provider `bedrock` of model `bedrock/claude-sonnet-4` is not built in: built in are openai, azure, anthropic, ")
+            && text.ends_with("; a server that speaks OpenAI's API is openai/<model> with its api_base"),
+        "{text}"
     );
     assert_eq!(route(&config, "meta-llama/Llama-3.1-8B").1, "meta-llama/Llama-3.1-8B");
+}
+
+#[test]
+fn every_provider_has_its_own_endpoint_and_key() {
+    let all = [
+        ("OPENAI_API_KEY", "sk-openai"),
+        ("ANTHROPIC_API_KEY", "sk-ant"),
+        ("AZURE_API_KEY", "azure-key"),
+        ("AZURE_API_BASE", "https://r.openai.azure.com"),
+        ("AZURE_API_VERSION", "2024-10-21"),
+        ("GROQ_API_KEY", "gsk"),
+        ("OLLAMA_API_BASE", "http://gpu:11434"),
+    ];
+    let config = env(&all);
+    for (group, base, model, key, dialect) in [
+        ("gpt-4o", "https://api.openai.com/v1", "gpt-4o", Some("sk-openai"), Dialect::OpenAi),
+        (
+            "anthropic/claude-opus-5-5",
+            "https://api.anthropic.com/",
+            "claude-opus-5-5",
+            Some("sk-ant"),
+            Dialect::Anthropic,
+        ),
+        ("azure/mine", "https://r.openai.azure.com/", "mine", Some("azure-key"), Dialect::Azure),
+        (
+            "groq/llama-3.3-70b-versatile",
+            "https://api.groq.com/openai/v1",
+            "llama-3.3-70b-versatile",
+            Some("gsk"),
+            Dialect::OpenAi,
+        ),
+        ("ollama/llama3", "http://gpu:11434/", "llama3", None, Dialect::OpenAi),
+    ] {
+        assert_eq!(route(&config, group), routed(base, model, key), "{group}");
+        let deployment = config.deployments_for(&[group]).unwrap().remove(0);
+        assert_eq!(deployment.wire.dialect, dialect);
+        assert_eq!(&*deployment.provider, group.split_once('/').map_or("openai", |(provider, _)| provider));
+        assert_eq!(deployment.wire.api_version.as_deref(), (dialect == Dialect::Azure).then_some("2024-10-21"));
+    }
+    let error = |group: &str| config.deployments_for(&[group]).unwrap_err().to_string();
+    assert_eq!(error("mistral/x"), "no key for api.mistral.ai: set MISTRAL_API_KEY (or MISTRAL_API_KEY_FILE)");
+    let bare = env(&[]).deployments_for(&["azure/mine"]).unwrap_err();
+    assert!(bare.is_setup_fault());
+    assert_eq!(
+        bare.to_string(),
+        "no endpoint for provider `azure`: set AZURE_API_BASE, or api_base in its entry of model_list"
+    );
+}
+
+#[test]
+fn a_key_of_one_host_goes_to_no_other() {
+    let variables = [
+        ("AZURE_API_KEY", "azure-key"),
+        ("AZURE_API_BASE", "https://mine.openai.azure.com"),
+        ("ANTHROPIC_API_KEY", "sk-ant"),
+        ("GROQ_API_KEY", "gsk"),
+    ];
+    let config = Given {
+        yaml: Some(
+            "model_list:\n\
+             - {model_name: other, litellm_params: {model: azure/d, api_base: 'https://theirs.openai.azure.com'}}\n\
+             - {model_name: proxy, litellm_params: {model: anthropic/c, api_base: 'http://proxy:4000'}}\n\
+             - {model_name: fake, litellm_params: {model: groq/m, api_base: 'https://api.groq.com.evil.example/v1'}}\n\
+             - {model_name: mine, litellm_params: {model: azure/d}}\n\
+             - {model_name: token, litellm_params: {model: azure/d, api_base: 'https://theirs.openai.azure.com', azure_ad_token: t}}\n",
+        ),
+        env: &variables,
+        ..Given::default()
+    }
+    .load()
+    .unwrap();
+    let error = config.deployments_for(&["other"]).unwrap_err().to_string();
+    assert!(error.contains("AZURE_API_KEY is sent to AZURE_API_BASE only"), "{error}");
+    assert_eq!(route(&config, "proxy").2, None);
+    assert_eq!(route(&config, "fake").2, None);
+    assert_eq!(route(&config, "mine").2.as_deref(), Some("azure-key"));
+    let token = config.deployments_for(&["token"]).unwrap().remove(0);
+    assert!(token.wire.bearer && token.api_key.is_some());
+}
+
+#[test]
+fn an_entry_says_how_it_is_spoken_to() {
+    let config = Given {
+        yaml: Some(
+            "litellm_settings: {drop_params: true}\n\
+             model_list:\n\
+             - model_name: a\n  \
+               litellm_params:\n    \
+                 {model: m, api_base: 'http://h/v1', api_version: v, stream: true, max_tokens: 99, organization: org-1,\n    \
+                  extra_headers: {X-Tenant: os.environ/TENANT}}\n\
+             - {model_name: b, litellm_params: {model: m, api_base: 'http://h/v1', drop_params: false}}\n",
+        ),
+        env: &[("TENANT", "t-7")],
+        ..Given::default()
+    }
+    .load()
+    .unwrap();
+    let wire = config.deployments_for(&["a"]).unwrap().remove(0).wire;
+    assert!(wire.drop_params && wire.stream);
+    assert_eq!((wire.api_version.as_deref(), wire.max_tokens), (Some("v"), Some(99)));
+    let headers: Vec<_> = wire.headers.iter().map(|header| (&*header.name, header.value.expose_secret())).collect();
+    assert_eq!(headers, [("openai-organization", "org-1"), ("x-tenant", "t-7")]);
+    let wire = config.deployments_for(&["b"]).unwrap().remove(0).wire;
+    assert!(!wire.drop_params && !wire.stream);
+    let error = yaml("model_list: [{model_name: a, litellm_params: {model: m, stream: maybe}}]").unwrap_err();
+    assert!(error.to_string().contains("must be true or false, not `maybe`"), "{error}");
+}
+
+#[test]
+fn a_key_file_that_is_not_there_matters_only_to_who_needs_it() {
+    let config = env(&[("OPENAI_API_KEY_FILE", "/nowhere/key"), ("GROQ_API_KEY", "gsk")]);
+    assert_eq!(route(&config, "groq/m").2.as_deref(), Some("gsk"));
+    let error = config.deployments_for(&["gpt-4o"]).unwrap_err();
+    assert!(error.is_setup_fault() && error.to_string().contains("/nowhere/key"), "{error}");
 }
 
 const LIST: &str = "
@@ -314,7 +429,7 @@ fn faults_of_an_entry_matter_only_to_who_asks_for_it() {
     assert!(config.deployments_for(&["mini", "keyless"]).is_ok());
     let error = config.deployments_for(&["own-key"]).unwrap_err();
     assert!(error.is_setup_fault() && error.to_string().contains("variable OTHER_KEY, which is not set"), "{error}");
-    assert!(config.deployments_for(&["claude"]).unwrap_err().to_string().contains("provider `anthropic`"));
+    assert!(config.deployments_for(&["claude"]).unwrap_err().to_string().contains("variable ANTHROPIC_API_KEY"));
     assert!(config.deployments().is_err());
     let groups: Vec<_> = config.groups().unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(groups, ["gpt-4o", "mini", "claude", "keyless", "own-key"]);
@@ -384,4 +499,21 @@ fn secrets_and_endpoints_never_show() {
     assert!(!shown.contains("canary"), "{shown}");
     assert!(!format!("{:?}", Overrides::default().set("database_url", Some("canary"))).contains("canary"));
     assert_eq!(config.database_url.as_ref().unwrap().expose_secret(), "postgres://u:canary-db@h/d");
+}
+
+#[test]
+fn a_key_file_that_is_missing_is_a_fault_of_the_deployments_that_need_it_alone() {
+    let list = "model_list:\n  - {model_name: a, litellm_params: {model: openai/a, api_key: os.environ/OPENAI_API_KEY}}\n  \
+                - {model_name: b, litellm_params: {model: openai/b, api_base: 'http://b/v1'}}\n";
+    let missing = [("OPENAI_API_KEY_FILE", "/nonexistent/key")];
+    for yaml in [Some(list), None] {
+        let config = Given { yaml, env: &missing, ..Given::default() }.load().unwrap();
+        let error = config.deployments_for(&["a"]).unwrap_err();
+        assert!(error.to_string().starts_with("OPENAI_API_KEY_FILE names /nonexistent/key, which cannot be read"));
+        assert!(error.is_setup_fault());
+    }
+    let config = Given { yaml: Some(list), env: &missing, ..Given::default() }.load().unwrap();
+    assert_eq!(route(&config, "b"), routed("http://b/v1", "b", None));
+    let address = Given { env: &[("DATABASE_URL_FILE", "/nonexistent/url")], ..Given::default() }.error();
+    assert!(address.starts_with("DATABASE_URL_FILE names /nonexistent/url, which cannot be read"), "{address}");
 }

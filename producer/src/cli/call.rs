@@ -4,7 +4,6 @@
 //! other process works it; one that does may make the call as well. Whoever gives up cancels the call, so that nothing is
 //! paid for an answer that nobody waits for.
 
-use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -25,6 +24,7 @@ use super::ask::{Ask, Request};
 use super::backends;
 use super::fault::{Exit, Fault};
 use super::place::{self, Missing};
+use super::scratch::Scratch;
 use super::stop::Stop;
 use super::ui;
 
@@ -68,6 +68,12 @@ pub(super) struct Args {
     /// Ask a simulator in this process instead of a provider; nothing is kept
     #[arg(long, conflicts_with_all = ["api_base", "db", "database_url"])]
     simulate: bool,
+    /// Take `openai/NAME` for NAME where nobody serves it under the whole name, as LiteLLM does
+    #[arg(long, hide = true)]
+    litellm_names: bool,
+    /// Refuse to make the call where the environment's key is not what it is made with
+    #[arg(long, hide = true)]
+    own_key: bool,
 }
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
@@ -78,12 +84,15 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let config = backends::config(global, overrides, simulator.as_ref())?;
     let scratch = if args.simulate { Some(Scratch::new()?) } else { None };
     let place = match &scratch {
-        Some(scratch) => Place::Sqlite(scratch.0.join("call.db")),
+        Some(scratch) => Place::Sqlite(scratch.file()),
         None => place::find(global, &config, Missing::Create)?,
     };
     let backend = backends::open(&place, &config, Need::Queue).await?;
     let workers = if backend.file.is_none() { Some(live_workers(&backend).await?) } else { None };
-    let model = model(&args.ask, &request, &config, workers.as_deref())?;
+    if !args.simulate {
+        check_own(&args, &config, workers.is_some())?;
+    }
+    let model = model(&args, &request, &config, workers.as_deref())?;
     let worker = match &workers {
         Some(workers) => {
             check_served(&model, workers)?;
@@ -108,50 +117,64 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     answered
 }
 
-/// A folder that lasts as long as the process needs it.
-#[derive(Debug)]
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> Result<Self, Fault> {
-        let id = BatchId::new(SystemClock.now());
-        let path = std::env::temp_dir().join(format!("gristmill-call-{id}"));
-        std::fs::create_dir(&path)
-            .map_err(|error| Fault::new(format!("making {} failed", path.display())).because(&error))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What is left lies with other temporary files.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 async fn live_workers(backend: &Backend) -> Result<Vec<WorkerRow>, Fault> {
     let mut workers = backend.store.workers().await?;
     workers.retain(|worker| worker.alive);
     Ok(workers)
 }
 
+/// Refuses an endpoint or a key of this call's own where others say what the call is made with.
+fn check_own(args: &Args, config: &Config, fleet: bool) -> Result<(), Fault> {
+    let own = match (args.api_base.is_some(), args.own_key) {
+        (false, false) => return Ok(()),
+        (true, false) => "an endpoint",
+        (false, true) => "a key",
+        (true, true) => "an endpoint and a key",
+    };
+    let (whose, place) = if fleet {
+        (
+            "the workers of this RabbitMQ make the call, with endpoints and keys of their own",
+            "the workers' gristmill.yaml",
+        )
+    } else if config.groups().is_some() {
+        ("the model_list of gristmill.yaml says where calls go, and with which key", "its entry there")
+    } else {
+        return Ok(());
+    };
+    Err(Fault::new(format!("{own} was given for this call, and would not be used: {whose}"))
+        .hint(format!("leave it out, or write it into {place}"))
+        .exit(Exit::Setup))
+}
+
 /// Finds the model: as asked for, as the request or the configuration says, else the only one that there is.
-fn model(ask: &Ask, request: &Request, config: &Config, workers: Option<&[WorkerRow]>) -> Result<String, Fault> {
-    let named = ask.model.as_ref().or(request.model.as_ref()).or(config.model.as_ref());
+fn model(args: &Args, request: &Request, config: &Config, workers: Option<&[WorkerRow]>) -> Result<String, Fault> {
+    let named = args.ask.model.as_ref().or(request.model.as_ref()).or(config.model.as_ref());
+    let groups = groups(config, workers);
     if let Some(model) = named {
-        return Ok(model.clone());
+        let is_served = |name: &str| groups.iter().any(|group| group == name);
+        return Ok(match model.strip_prefix("openai/").filter(|plain| !plain.is_empty()) {
+            Some(plain) if args.litellm_names && !is_served(model) && (groups.is_empty() || is_served(plain)) => {
+                plain.to_owned()
+            }
+            _ => model.clone(),
+        });
     }
+    match groups.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Fault::new("no model is named").hint("add --model, or set `model` in gristmill.yaml")),
+        several => Err(Fault::new("no model is named").hint(format!("add --model; there are {}", several.join(", ")))),
+    }
+}
+
+/// Returns the model groups that are served, in order; none where any is.
+fn groups(config: &Config, workers: Option<&[WorkerRow]>) -> Vec<String> {
     let mut groups: Vec<String> = match workers {
         Some(workers) => workers.iter().flat_map(|worker| worker.info.groups.iter().cloned()).collect(),
         None => config.groups().unwrap_or_default().iter().map(ToString::to_string).collect(),
     };
     groups.sort_unstable();
     groups.dedup();
-    match groups.as_slice() {
-        [only] => Ok(only.clone()),
-        [] => Err(Fault::new("no model is named").hint("add --model, or set `model` in gristmill.yaml")),
-        several => Err(Fault::new("no model is named").hint(format!("add --model; there are {}", several.join(", ")))),
-    }
+    groups
 }
 
 /// Refuses a model that none of the workers serves; warns where there is no worker at all.

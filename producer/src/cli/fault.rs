@@ -110,15 +110,16 @@ impl fmt::Display for Fault {
 pub(super) fn of_usage(error: &clap::Error) -> Fault {
     use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoCommand;
 
-    const HELP: &str = "--help shows how it is used";
     if error.kind() == NoCommand {
-        return Fault::new("a command is missing").hint(HELP);
+        return Fault::new("a command is missing").hint("--help shows all of them");
     }
     let text = error.render().to_string();
     let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let lines: Vec<&str> = what.strip_prefix("error: ").unwrap_or(what).lines().map(str::trim).collect();
-    let tip = rest.lines().find_map(|line| line.trim().strip_prefix("tip: "));
-    Fault::new(lines.join(" ")).hint(tip.unwrap_or(HELP))
+    // How to pass a wrong flag as a value is no help to a program.
+    let mut tips = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+    let tip = tips.find(|tip| !tip.contains(" as a value, use "));
+    tip.into_iter().fold(Fault::new(lines.join(" ")), Fault::hint)
 }
 
 /// Joins an error and its causes, leaving out what the text before says already.
@@ -308,7 +309,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_at_the_provider_ends_with_2() {
-        let missing = config::Error::MissingKey { note: String::new() };
+        let missing = config::Error::MissingKey {
+            host: "api.openai.com".to_owned(),
+            variables: "OPENAI_API_KEY".to_owned(),
+            note: String::new(),
+        };
         assert_eq!(Fault::from(missing).exit.code(), 2);
         assert_eq!(Fault::from(gristmill_worker::Error::NoDeployments).exit.code(), 2);
         assert_eq!(Fault::new("x").exit.code(), 1);

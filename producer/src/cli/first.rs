@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use gristmill_common::clock::{Clock, SystemClock};
-use gristmill_common::config::Deployment;
+use gristmill_common::config::{Deployment, Dialect};
 use gristmill_common::failure::ErrorClass;
 use gristmill_common::id::{BatchId, JobId};
 use gristmill_producer::NewJob;
@@ -22,10 +22,10 @@ const LARGE: u64 = 100;
 
 /// Refuses requests of an API that no deployment speaks.
 pub(super) fn check_endpoints(checked: &Checked, deployments: &[Deployment]) -> Result<(), Fault> {
-    let speaks = |deployment: &Deployment| &*deployment.provider == "anthropic";
+    let speaks = |deployment: &Deployment| deployment.simulated || deployment.wire.dialect == Dialect::Anthropic;
     if checked.endpoints.contains(MESSAGES) && !deployments.iter().any(speaks) {
         return Err(Fault::new(format!("no deployment serves {MESSAGES}, which is Anthropic's API"))
-            .hint("write these requests as /v1/chat/completions; an OpenAI-compatible endpoint of Anthropic's takes those")
+            .hint("name a deployment of Anthropic's, such as --model anthropic/claude-opus-5-5 with ANTHROPIC_API_KEY, or write these requests as /v1/chat/completions")
             .exit(Exit::Setup));
     }
     Ok(())
@@ -99,7 +99,7 @@ fn sent(job: &NewJob, deployment: &Deployment) -> Result<(Vec<String>, bytes::By
     let id = JobId::derive(BatchId::new(clock.now()), 0);
     let provider = provider::build(deployment, &Http::default(), clock).map_err(gristmill_worker::Error::from)?;
     let service_tier = job.options.service_tier.as_deref();
-    let call = Call { endpoint: &job.endpoint, body: &job.body, job: id, deadline: None, service_tier };
+    let call = Call { endpoint: &job.endpoint, body: &job.body, job: id, deadline: None, service_tier, tokens: None };
     let preview = provider.preview(call).map_err(|error| Fault::new(error.message.clone()))?;
     let mut head = vec![format!("POST {}", preview.url)];
     head.extend(preview.headers.iter().map(|(name, value)| format!("{name}: {value}")));

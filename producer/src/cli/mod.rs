@@ -29,6 +29,7 @@ mod reference;
 mod results;
 mod resume;
 mod run;
+mod scratch;
 mod settings;
 mod show;
 mod simulate;

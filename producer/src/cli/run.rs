@@ -13,7 +13,9 @@ use super::fault::{Exit, Fault};
 use super::first;
 use super::place::{self, Missing};
 use super::progress::Style;
+use super::scratch::Scratch;
 use super::stop::Stop;
+use super::ui;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,7 +26,7 @@ Examples:
   gristmill run prompts.jsonl --limit 1 --dry-run
   gristmill run -i in.jsonl -o out.jsonl --model llama --api-base http://localhost:8000/v1
 
-The key comes from OPENAI_API_KEY, or from gristmill.yaml.
+The key comes from OPENAI_API_KEY, or from gristmill.yaml. Beside RabbitMQ and Postgres, workers share the jobs.
 
 Answers go to -o, errors to a file beside it (out.errors.jsonl), in OpenAI's Batch format.
 Running the same command again goes on where it stopped: nothing is paid twice.";
@@ -75,6 +77,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let started = Instant::now();
     let checked = args.batch.check(global, None).await?;
     let simulator = if args.simulate { Some(backends::simulator().await?) } else { None };
+    let api_base = args.api_base.is_some();
     let overrides = Overrides::default()
         .set("api_base", args.api_base)
         .set("concurrency", args.concurrency.map(|number| number.to_string()))
@@ -95,11 +98,22 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let stop = Stop::on_signals(
         "stopping: running calls finish and are saved, the same command goes on later; once more to stop at once",
     )?;
+    let mut scratch = None;
     let backend = if args.simulate {
-        Backend::throw_away(&place::simulated()?).await?
+        match Backend::try_throw_away(&place::simulated()?).await? {
+            Some(backend) => backend,
+            // Another simulated run is under way here: this one's rows go to its output alone.
+            None => Backend::throw_away(&scratch.insert(Scratch::new()?).file()).await?,
+        }
     } else {
         backends::open(&place::find(global, &config, Missing::Create)?, &config, Need::Work).await?
     };
+    if backend.file.is_none() && api_base && !global.quiet {
+        ui::tell(
+            "warning: the workers of this RabbitMQ share the jobs and call their own endpoints; --api-base is for the calls \
+             of this process alone",
+        );
+    }
     let worker = gristmill_worker::Options::from_config(&config, &backend, deployments)?;
     let drive = Drive {
         global,

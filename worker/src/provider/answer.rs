@@ -8,8 +8,10 @@ use gristmill_common::outcome::Usage;
 use serde::Deserialize;
 
 use super::address::Api;
+use super::anthropic;
 use super::classify::html_title;
 use super::lenient::{All, Count, First, IsSet, Lenient, Text};
+use super::structured::Mismatch;
 
 /// What an answer says.
 #[derive(Debug, Default, PartialEq)]
@@ -30,6 +32,17 @@ pub(super) enum Fault {
     Error,
     /// It is none, for this reason.
     Because(ErrorClass, String),
+    /// It is not what the request asked for.
+    Schema(Mismatch),
+}
+
+impl From<anthropic::Unread> for Fault {
+    fn from(unread: anthropic::Unread) -> Self {
+        match unread {
+            anthropic::Unread::Error => Self::Error,
+            anthropic::Unread::Because(refusal) => Self::Because(refusal.class, refusal.message),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -121,8 +134,27 @@ impl From<WireUsage> for Usage {
     }
 }
 
+/// Reads an answer in Anthropic's own format.
+fn read_message(body: &[u8]) -> Read {
+    let message = match anthropic::Message::parse(body) {
+        Ok(message) => message,
+        Err(unread) => return Read { fault: Some(unread.into()), ..Read::default() },
+    };
+    Read {
+        model: message.model().map(str::to_owned),
+        service_tier: message.service_tier().map(str::to_owned),
+        usage: message.usage(),
+        finish_reason: message.finish_reason().map(str::to_owned),
+        output_text: message.text(),
+        fault: None,
+    }
+}
+
 /// Reads the body of an answer with a status of success.
 pub(super) fn read(api: Api, body: &[u8]) -> Read {
+    if api == Api::Messages {
+        return read_message(body);
+    }
     let invalid =
         |what: String| Read { fault: Some(Fault::Because(ErrorClass::ApiResponseValidation, what)), ..Read::default() };
     let Ok(text) = std::str::from_utf8(body) else {
@@ -175,7 +207,7 @@ fn interpret(api: Api, wire: Wire) -> Read {
         (Api::Embeddings, ..) if !wire.data.0 => read.fault = invalid("the answer has no embeddings (`data`)"),
         (Api::Chat | Api::Completions, None, _) => read.fault = invalid("the answer has no choices"),
         (_, Some(choice), _) => interpret_choice(&mut read, choice),
-        (Api::Embeddings | Api::Other, None, _) => {}
+        (Api::Embeddings | Api::Messages | Api::Other, None, _) => {}
     }
     read
 }
@@ -262,32 +294,6 @@ fn interpret_response(read: &mut Read, status: Option<&str>, incomplete: Option<
     };
 }
 
-/// Tells whether a request asks for output of a JSON schema, which a cut answer cannot be.
-pub(super) fn asks_for_schema(body: &[u8]) -> bool {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Request {
-        response_format: Lenient<Format>,
-        text: Lenient<TextFormat>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct TextFormat {
-        format: Lenient<Format>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Format {
-        #[serde(rename = "type")]
-        kind: Text,
-    }
-    serde_json::from_slice::<Request>(body).is_ok_and(|request| {
-        [request.response_format.0, request.text.0.format.0]
-            .iter()
-            .any(|format| format.kind.0.as_deref() == Some("json_schema"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -358,14 +364,6 @@ mod tests {
         assert!(
             matches!(read.fault, Some(Fault::Because(ErrorClass::UnsupportedParams, text)) if text.contains("`background`"))
         );
-    }
-
-    #[test]
-    fn requests_for_a_schema_are_known() {
-        assert!(asks_for_schema(br#"{"response_format":{"type":"json_schema"}}"#));
-        assert!(asks_for_schema(br#"{"text":{"format":{"type":"json_schema"}}}"#));
-        assert!(!asks_for_schema(br#"{"response_format":{"type":"json_object"},"x":"json_schema"}"#));
-        assert!(!asks_for_schema(br#"{"response_format":null}"#));
     }
 
     proptest! {

@@ -129,9 +129,9 @@ fn class_of_4xx(status: u16, details: &Details) -> ErrorClass {
         413 => ErrorClass::RequestTooLarge,
         422 | 424 => ErrorClass::UnprocessableEntity,
         425 => ErrorClass::ServiceUnavailable,
-        429 if is_never_fitting(details) => ErrorClass::RequestTooLarge,
-        // Groq answers 498 where its flex tier has no capacity: nothing was done or billed.
-        429 | 498 => ErrorClass::RateLimit,
+        429 => ErrorClass::RateLimit,
+        // Groq's answer where its flex tier has no capacity.
+        498 => ErrorClass::ServiceUnavailable,
         499 => ErrorClass::Cancelled,
         _ if details.has_code("API_KEY_INVALID") || details.has_code("invalid_api_key") => ErrorClass::Authentication,
         _ if details.has_code("model_not_found") => ErrorClass::NotFound,
@@ -270,6 +270,9 @@ fn is_retryable(class: &ErrorClass, headers: &HeaderMap, details: &Details) -> b
     let by_class = disposition != Disposition::Final;
     if disposition == Disposition::DeploymentFault {
         return by_class;
+    }
+    if *class == ErrorClass::RateLimit && is_never_fitting(details) {
+        return false;
     }
     match headers.get("x-should-retry").map(http::HeaderValue::as_bytes) {
         Some(b"true") => true,

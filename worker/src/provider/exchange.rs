@@ -12,7 +12,11 @@ use http::{HeaderMap, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
+use super::stream::{Event, Parser};
 use super::transport;
+
+/// How long the end of a stream is waited for once all of it was heard.
+const TO_END: Duration = Duration::from_millis(20);
 
 /// What one exchange may take.
 #[derive(Debug, Clone, Copy)]
@@ -28,33 +32,66 @@ pub(super) struct Limits {
 pub(super) struct Exchange {
     /// Whether any byte of the request may have left.
     pub(super) sent: bool,
-    /// Time to the head of the answer.
+    /// Time to the head of the answer; of a stream, to its first output.
     pub(super) first_byte: Option<Duration>,
     /// Time of it all.
     pub(super) total: Duration,
     /// The head, if one came.
     pub(super) head: Option<(StatusCode, HeaderMap)>,
-    /// The whole body, or why there is none.
+    /// Whether the answer was a stream, whose events went to the listener.
+    pub(super) streamed: bool,
+    /// The whole body, or why there is none; of a stream, nothing, or why it broke.
     pub(super) body: Result<Bytes, ErrorRecord>,
 }
 
-/// Sends a request and reads its answer. `body` becomes the request's body.
+/// What a listener makes of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Somebody is there.
+    Alive,
+    /// Output.
+    Output,
+    /// There is nothing more to hear.
+    End,
+}
+
+/// Hears the events of a stream.
+pub(super) type Listener<'a> = &'a mut (dyn FnMut(Event<'_>) -> Heard + Send);
+
+/// Sends a request and reads its answer. `body` becomes the request's body; an answer that is a stream goes to the listener, if
+/// there is one.
 pub(super) async fn exchange(
     client: &reqwest::Client,
     mut request: reqwest::Request,
     body: Bytes,
     limits: Limits,
+    listener: Option<Listener<'_>>,
 ) -> Exchange {
     let started = Instant::now();
     let sent = Arc::new(OnceLock::new());
     *request.body_mut() = Some(reqwest::Body::wrap(Outgoing { data: Some(body), sent: Arc::clone(&sent) }));
     let clock = Watch { started, limits };
-    let mut exchange =
-        Exchange { sent: false, first_byte: None, total: Duration::ZERO, head: None, body: Ok(Bytes::new()) };
+    let mut exchange = Exchange {
+        sent: false,
+        first_byte: None,
+        total: Duration::ZERO,
+        head: None,
+        streamed: false,
+        body: Ok(Bytes::new()),
+    };
     exchange.body = match clock.head(client.execute(request), &sent).await {
         Ok(mut response) => {
             exchange.first_byte = Some(started.elapsed());
-            let body = clock.body(&mut response).await;
+            let body = match listener {
+                Some(listener) if response.status().is_success() && is_event_stream(response.headers()) => {
+                    exchange.streamed = true;
+                    let since = sent.get().copied().unwrap_or(started);
+                    let (first, ended) = clock.stream(&mut response, since, listener).await;
+                    exchange.first_byte = first.map(|first| first.duration_since(started));
+                    ended.map(|()| Bytes::new())
+                }
+                _ => clock.body(&mut response).await,
+            };
             exchange.head = Some((response.status(), std::mem::take(response.headers_mut())));
             body
         }
@@ -137,6 +174,58 @@ impl Watch {
         Err(too_large(cap))
     }
 
+    /// Hears a stream to its end; returns when the first output came. The time to it counts from `since`, and comments do not
+    /// count as events: a server that keeps a connection alive for ever is waited for no longer than any other.
+    async fn stream(
+        &self,
+        response: &mut reqwest::Response,
+        since: Instant,
+        listener: Listener<'_>,
+    ) -> (Option<Instant>, Result<(), ErrorRecord>) {
+        let Timeouts { first_byte, idle, .. } = self.limits.timeouts;
+        let cap = self.limits.max_response_bytes;
+        let mut parser = Parser::default();
+        let (mut first, mut limit, mut read) = (None, since + first_byte, 0usize);
+        loop {
+            let until = limit.min(self.total());
+            let chunk = match timeout_at(until, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => {
+                    parser.finish(|event| listener(event) != Heard::End);
+                    return (first, Ok(()));
+                }
+                Ok(Err(error)) => return (first, Err(transport::failure(error, &self.limits.timeouts))),
+                Err(_) if until == self.total() => return (first, Err(self.total_passed())),
+                Err(_) if first.is_none() => return (first, Err(first_token_passed(first_byte))),
+                Err(_) => return (first, Err(silent(idle))),
+            };
+            read += chunk.len();
+            if read > cap {
+                return (first, Err(too_large(cap)));
+            }
+            let (mut is_alive, mut has_output) = (false, false);
+            let goes_on = parser.feed(&chunk, |event| {
+                let heard = listener(event);
+                is_alive = true;
+                has_output |= heard == Heard::Output;
+                heard != Heard::End
+            });
+            let now = Instant::now();
+            if has_output && first.is_none() {
+                first = Some(now);
+            }
+            if !goes_on {
+                // Reads the end, so that the connection can be used again, if it is there already.
+                let rest = async { while let Ok(Some(_)) = response.chunk().await {} };
+                let _ = timeout_at(now + TO_END, rest).await;
+                return (first, Ok(()));
+            }
+            if is_alive && first.is_some() {
+                limit = now + idle;
+            }
+        }
+    }
+
     async fn chunk(&self, response: &mut reqwest::Response) -> Result<Option<Bytes>, ErrorRecord> {
         let idle = self.limits.timeouts.idle;
         let until = (Instant::now() + idle).min(self.total());
@@ -170,6 +259,31 @@ fn first_byte_passed(limit: Duration) -> ErrorRecord {
             "no answer began within first_byte_timeout ({limit:?}); raise first_byte_timeout, or ask for less output"
         ),
     )
+}
+
+fn first_token_passed(limit: Duration) -> ErrorRecord {
+    timed_out(
+        "timeout.first_token",
+        format!(
+            "no output came within first_byte_timeout ({limit:?}); raise first_byte_timeout if the model thinks longer"
+        ),
+    )
+}
+
+fn silent(limit: Duration) -> ErrorRecord {
+    timed_out(
+        "timeout.idle",
+        format!(
+            "the stream was silent for idle_timeout ({limit:?}) before its end; raise idle_timeout if the provider is slow"
+        ),
+    )
+}
+
+/// Tells whether a body is a stream of events.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let stream = b"text/event-stream";
+    kind.len() >= stream.len() && kind[..stream.len()].eq_ignore_ascii_case(stream)
 }
 
 fn idle_passed(limit: Duration) -> ErrorRecord {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use gristmill_common::config::{Deployment, read_secret};
-use http::HeaderValue;
+use gristmill_common::config::{Deployment, Dialect, Wire, read_secret};
+use http::{HeaderName, HeaderValue, header};
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -24,8 +24,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// What one call sends and hides.
 pub(super) struct Credentials {
     key: Option<SecretString>,
-    /// The `Authorization` header.
-    pub(super) bearer: Option<HeaderValue>,
+    /// The header that carries the key.
+    pub(super) header: Option<(HeaderName, HeaderValue)>,
     pub(super) redactor: Redactor,
 }
 
@@ -34,6 +34,9 @@ pub(super) struct Key {
     deployment: Arc<str>,
     source_name: String,
     base: Url,
+    way: Way,
+    /// Values of other headers that are not shown either.
+    others: Vec<SecretString>,
     file: Option<PathBuf>,
     known: Mutex<Arc<Credentials>>,
     look: Mutex<Look>,
@@ -49,17 +52,44 @@ struct Look {
 /// Changes whenever a file is written or replaced.
 type Stamp = (SystemTime, u64, u64);
 
-impl Credentials {
-    fn new(key: Option<SecretString>, base: &Url) -> Option<Self> {
-        let bearer = match &key {
-            None => None,
-            Some(key) => {
-                let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose_secret())).ok()?;
-                bearer.set_sensitive(true);
-                Some(bearer)
-            }
+/// How a key is sent.
+#[derive(Debug, Clone)]
+enum Way {
+    /// As a bearer token.
+    Bearer,
+    /// As the value of a header.
+    Header(HeaderName),
+}
+
+impl Way {
+    fn of(wire: &Wire) -> Self {
+        match wire.dialect {
+            _ if wire.bearer => Self::Bearer,
+            Dialect::OpenAi => Self::Bearer,
+            Dialect::Azure => Self::Header(HeaderName::from_static("api-key")),
+            Dialect::Anthropic => Self::Header(HeaderName::from_static("x-api-key")),
+        }
+    }
+
+    /// Makes the header; `None` for a key that no header may hold.
+    fn header(&self, key: &SecretString) -> Option<(HeaderName, HeaderValue)> {
+        let (name, value) = match self {
+            Self::Bearer => (header::AUTHORIZATION, HeaderValue::try_from(format!("Bearer {}", key.expose_secret()))),
+            Self::Header(name) => (name.clone(), HeaderValue::try_from(key.expose_secret())),
         };
-        Some(Self { redactor: Redactor::new(key.as_ref(), base), key, bearer })
+        let mut value = value.ok()?;
+        value.set_sensitive(true);
+        Some((name, value))
+    }
+}
+
+impl Credentials {
+    fn new(key: Option<SecretString>, base: &Url, way: &Way, others: &[SecretString]) -> Option<Self> {
+        let header = match &key {
+            None => None,
+            Some(key) => Some(way.header(key)?),
+        };
+        Some(Self { redactor: Redactor::new(key.as_ref(), others, base), key, header })
     }
 }
 
@@ -67,13 +97,17 @@ impl Key {
     pub(super) fn new(deployment: &Deployment) -> Result<Self, Error> {
         let base = deployment.api_base.0.clone();
         let source_name = deployment.key_source.clone().unwrap_or_else(|| "of unknown source".to_owned());
-        let Some(credentials) = Credentials::new(deployment.api_key.clone(), &base) else {
+        let way = Way::of(&deployment.wire);
+        let others: Vec<SecretString> = deployment.wire.headers.iter().map(|header| header.value.clone()).collect();
+        let Some(credentials) = Credentials::new(deployment.api_key.clone(), &base, &way, &others) else {
             return Err(Error::InvalidKey { deployment: deployment.name.to_string(), source_name });
         };
         Ok(Self {
             deployment: Arc::clone(&deployment.name),
             source_name,
             base,
+            way,
+            others,
             file: deployment.key_file.clone(),
             known: Mutex::new(Arc::new(credentials)),
             look: Mutex::new(Look { due: Instant::now(), stamp: None, failing: false }),
@@ -135,7 +169,7 @@ impl Key {
         if known.key.as_ref().is_some_and(|known| known.expose_secret() == key.expose_secret()) {
             return;
         }
-        match Credentials::new(Some(key), &self.base) {
+        match Credentials::new(Some(key), &self.base, &self.way, &self.others) {
             Some(credentials) => {
                 *known = Arc::new(credentials);
                 tracing::info!(deployment = %self.deployment, source = self.source_name, "key read again, it has changed");
@@ -216,7 +250,7 @@ mod tests {
             ..super::super::tests::deployment("http://127.0.0.1:9/v1")
         })
         .unwrap();
-        let sent = |credentials: &Arc<Credentials>| credentials.bearer.clone().unwrap().to_str().unwrap().to_owned();
+        let sent = |credentials: &Arc<Credentials>| credentials.header.clone().unwrap().1.to_str().unwrap().to_owned();
         assert_eq!(sent(&key.current().await), "Bearer sk-first");
 
         std::fs::write(&file, "sk-second").unwrap();

@@ -20,36 +20,33 @@ use gristmill_common::outcome::Usage;
 
 mod address;
 mod answer;
+mod anthropic;
 mod classify;
 mod client;
 mod details;
 mod exchange;
 mod key;
 mod lenient;
-mod openai;
 mod redact;
+mod remote;
+mod speech;
 mod splice;
+mod stream;
+mod structured;
 mod transport;
+mod verdict;
 mod wait;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::{DEFAULT_MAX_RESPONSE_BYTES, Http};
+pub use stream::Delta;
+pub use verdict::{Cooldown, Verdict};
 
 /// A deployment that cannot be built; the text says what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Its kind is none of those built in.
-    #[error(
-        "provider `{kind}` of deployment `{deployment}` is not built in; use an OpenAI-compatible api_base with openai/<model>"
-    )]
-    UnknownKind {
-        /// The kind.
-        kind: String,
-        /// The deployment's name.
-        deployment: String,
-    },
     /// Its key cannot be sent.
     #[error(
         "the key of deployment `{deployment}` ({source_name}) has characters that no HTTP header may hold; set it again without line breaks or blanks"
@@ -59,6 +56,14 @@ pub enum Error {
         deployment: String,
         /// Where the key came from.
         source_name: String,
+    },
+    /// A header of its own cannot be sent.
+    #[error("the header `{name}` of deployment `{deployment}` is no HTTP header; see extra_headers and api_version")]
+    InvalidHeader {
+        /// The deployment's name.
+        deployment: String,
+        /// The header's name.
+        name: String,
     },
     /// Its endpoint is no `http` or `https` address.
     #[error("the api_base of deployment `{deployment}` is not an http:// or https:// address")]
@@ -85,8 +90,9 @@ pub struct Call<'a> {
     pub endpoint: &'a str,
     /// The request's JSON text in OpenAI format.
     ///
-    /// Sent byte for byte, except that at the top level `model` becomes the deployment's model, `service_tier` what is asked
-    /// for here, and `"stream": true` becomes `false` (with `stream_options` then `null`): a worker takes one whole answer.
+    /// Sent byte for byte where the provider takes that format, except that at the top level `model` becomes the deployment's
+    /// model and `service_tier` what is asked for here. An answer that comes as a stream, since the body or the deployment says
+    /// so or somebody waits for its tokens, is put together to what a plain call would have answered.
     pub body: &'a Bytes,
     /// The job; sent as `x-client-request-id`.
     pub job: JobId,
@@ -94,6 +100,14 @@ pub struct Call<'a> {
     pub deadline: Option<Duration>,
     /// The service tier to ask for; `None` leaves what the body says.
     pub service_tier: Option<&'a str>,
+    /// Who is shown the output as it comes, if somebody is.
+    pub tokens: Option<&'a dyn Tokens>,
+}
+
+/// Somebody who is shown output as it comes.
+pub trait Tokens: Send + Sync + fmt::Debug {
+    /// Takes a piece of the first choice's output. Called within the call: it must not block.
+    fn take(&self, delta: Delta<'_>);
 }
 
 /// How a call went.
@@ -103,7 +117,7 @@ pub struct Reply {
     pub sent: bool,
     /// The HTTP status, if one came.
     pub http_status: Option<u16>,
-    /// Time to the head of the answer, in milliseconds.
+    /// Time to the head of the answer, in milliseconds; where it comes as a stream, to its first output.
     pub ttft_ms: Option<u32>,
     /// Time of the whole call, in milliseconds.
     pub latency_ms: u32,
@@ -117,6 +131,23 @@ pub struct Reply {
     pub service_tier: Option<String>,
     /// The answer, or why there is none.
     pub outcome: Result<Answer, Box<ErrorRecord>>,
+}
+
+impl Reply {
+    /// Makes a reply that says nothing but its outcome: nothing was sent, and nothing took any time.
+    pub fn new(outcome: Result<Answer, Box<ErrorRecord>>) -> Self {
+        Self {
+            sent: false,
+            http_status: None,
+            ttft_ms: None,
+            latency_ms: 0,
+            request_id: None,
+            usage: Usage::default(),
+            served_model: None,
+            service_tier: None,
+            outcome,
+        }
+    }
 }
 
 /// A provider's answer.
@@ -166,9 +197,10 @@ pub trait Provider: Send + Sync + fmt::Debug {
 }
 
 /// Makes the provider of a deployment. Deployments built from one [`Http`] share connections.
+///
+/// # Errors
+///
+/// What cannot be sent: a key or a header that HTTP does not allow, an endpoint that is no address.
 pub fn build(deployment: &Deployment, http: &Http, clock: Arc<dyn Clock>) -> Result<Arc<dyn Provider>, Error> {
-    match &*deployment.provider {
-        "openai" => Ok(Arc::new(openai::OpenAi::new(deployment, http, clock)?)),
-        kind => Err(Error::UnknownKind { kind: kind.to_owned(), deployment: deployment.name.to_string() }),
-    }
+    Ok(Arc::new(remote::Remote::new(deployment, http, clock)?))
 }

@@ -13,6 +13,8 @@ const SHORTEST_KEY: usize = 7;
 /// Knows what must not be shown, and does not show it.
 pub(super) struct Redactor {
     key: Option<SecretString>,
+    /// Values of headers of the deployment's own.
+    others: Vec<SecretString>,
     /// The host and, where one is given, its port behind it: the longer first.
     endpoint: Vec<String>,
 }
@@ -24,7 +26,7 @@ impl fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    pub(super) fn new(key: Option<&SecretString>, base: &Url) -> Self {
+    pub(super) fn new(key: Option<&SecretString>, others: &[SecretString], base: &Url) -> Self {
         let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let mut endpoint = Vec::new();
         if let Some(port) = base.port() {
@@ -41,17 +43,20 @@ impl Redactor {
         if path.split('/').any(|segment| !matches!(segment, "" | "v1" | "v1beta" | "api" | "openai")) {
             endpoint.push(path.to_owned());
         }
-        let key = key.filter(|key| key.expose_secret().len() >= SHORTEST_KEY).cloned();
-        Self { key, endpoint }
+        let is_long = |secret: &&SecretString| secret.expose_secret().len() >= SHORTEST_KEY;
+        let others = others.iter().filter(is_long).cloned().collect();
+        Self { key: key.filter(is_long).cloned(), others, endpoint }
     }
 
     /// Returns the text with `[key]` for the key and `[endpoint]` for the endpoint's host.
     pub(super) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        if let Some(key) = &self.key {
-            let key = key.expose_secret();
-            if text.contains(key) {
-                text = text.replace(key, "[key]").into();
+        for (secret, shown) in
+            self.key.iter().map(|key| (key, "[key]")).chain(self.others.iter().map(|other| (other, "[header]")))
+        {
+            let secret = secret.expose_secret();
+            if text.contains(secret) {
+                text = text.replace(secret, shown).into();
             }
         }
         for part in &self.endpoint {
@@ -64,7 +69,14 @@ impl Redactor {
 
     /// Redacts every text of a record in place.
     pub(super) fn record(&self, record: &mut ErrorRecord) {
-        let texts = [&mut record.code, &mut record.kind, &mut record.param, &mut record.request_id, &mut record.body];
+        let texts = [
+            &mut record.code,
+            &mut record.kind,
+            &mut record.param,
+            &mut record.request_id,
+            &mut record.body,
+            &mut record.partial_output,
+        ];
         let texts = texts.into_iter().flatten().chain([&mut record.message]);
         let texts =
             texts.chain(record.headers.values_mut()).chain(record.causes.iter_mut().map(|cause| &mut cause.message));
@@ -105,7 +117,7 @@ mod tests {
     use super::*;
 
     fn redactor(key: &str, base: &str) -> Redactor {
-        Redactor::new(Some(&key.to_owned().into()), &base.parse().unwrap())
+        Redactor::new(Some(&key.to_owned().into()), &["header-canary".to_owned().into()], &base.parse().unwrap())
     }
 
     #[test]
@@ -116,6 +128,7 @@ mod tests {
             ("at https://canary.internal:8443/v1/x", "at https://[endpoint]/v1/x"),
             ("Server at Canary.Internal Port 80", "Server at [endpoint] Port 80"),
             ("xcanary.internal and canary.internals", "xcanary.internal and canary.internals"),
+            ("x-tenant: header-canary", "x-tenant: [header]"),
             ("nothing", "nothing"),
         ] {
             assert_eq!(secret.text(text), wanted);

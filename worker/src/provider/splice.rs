@@ -5,16 +5,41 @@ use std::ops::Range;
 use bytes::Bytes;
 use gristmill_common::splice::{Edit, Members, NotAnObject, apply, insertion, quoted};
 
-/// Sets the top-level `model` and `service_tier`, and turns streaming off.
+/// Whether an answer is asked for as a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Streaming {
+    /// Never: what the request says of it is turned off.
+    Never,
+    /// Where the request says so.
+    AsAsked {
+        /// Whether to ask for usage at the end of the stream.
+        with_usage: bool,
+    },
+    /// Always.
+    Always {
+        /// Whether to ask for usage at the end of the stream.
+        with_usage: bool,
+    },
+}
+
+/// Asks for usage at the end of a stream.
+const WITH_USAGE: &str = r#"{"include_usage":true}"#;
+
+/// Sets the top-level `model`, `service_tier` and `stream`; tells whether the answer is to come as a stream.
 ///
-/// Returns the same bytes, uncopied, where nothing has to change. With `"stream": true` come `stream_options`, which
-/// providers refuse without it: they become `null`. Nested keys are never touched; of a repeated key every value is set.
-pub(super) fn fit(body: &Bytes, model: &str, service_tier: Option<&str>) -> Result<Bytes, NotAnObject> {
+/// Returns the same bytes, uncopied, where nothing has to change. Without a stream there are no `stream_options`, which
+/// providers refuse then: they become `null`. Nested keys are never touched; of a repeated key every value is set.
+pub(super) fn fit(
+    body: &Bytes,
+    model: &str,
+    service_tier: Option<&str>,
+    streaming: Streaming,
+) -> Result<(Bytes, bool), NotAnObject> {
     let text = std::str::from_utf8(body).map_err(|_| NotAnObject)?;
     let mut members = Members::new(text)?;
     let mut edits: Vec<Edit<'_>> = Vec::new();
-    let (mut has_model, mut has_tier, mut streams, mut is_empty) = (false, false, false, true);
-    let mut stream_options = None;
+    let (mut has_model, mut has_tier, mut is_empty) = (false, false, true);
+    let (mut stream, mut stream_options) = (None, None);
     while let Some((key, value)) = members.next_member()? {
         is_empty = false;
         match &*key {
@@ -26,22 +51,104 @@ pub(super) fn fit(body: &Bytes, model: &str, service_tier: Option<&str>) -> Resu
                 has_tier = true;
                 edits.extend(service_tier.and_then(|tier| set(text, value, tier)));
             }
-            "stream" if &text[value.clone()] == "true" => {
-                streams = true;
-                edits.push((value, "false".into()));
-            }
+            "stream" => stream = Some(value),
             "stream_options" => stream_options = Some(value),
             _ => {}
         }
     }
-    if streams {
-        edits.extend(stream_options.map(|value| (value, "null".into())));
+    let is_asked = stream.as_ref().is_some_and(|value| &text[value.clone()] == "true");
+    let (streams, with_usage) = match streaming {
+        Streaming::Never => (false, false),
+        Streaming::AsAsked { with_usage } => (is_asked, with_usage),
+        Streaming::Always { with_usage } => (true, with_usage),
+    };
+    let mut missing = Vec::new();
+    match stream {
+        Some(value) if is_asked != streams => edits.push((value, if streams { "true" } else { "false" }.into())),
+        None if streams => missing.push(("stream", "true".to_owned())),
+        _ => {}
     }
-    let model = (!has_model).then(|| ("model", quoted(model)));
-    let tier = service_tier.filter(|_| !has_tier).map(|tier| ("service_tier", quoted(tier)));
-    let missing = [model, tier].into_iter().flatten().collect::<Vec<_>>();
+    match stream_options {
+        Some(value) if streams && with_usage => {
+            let options = with_include_usage(&text[value.clone()]);
+            edits.extend((options != text[value.clone()]).then(|| (value, options.into())));
+        }
+        Some(value) if is_asked || streams => {
+            edits.extend((&text[value.clone()] != "null").then(|| (value, "null".into())));
+        }
+        None if streams && with_usage => missing.push(("stream_options", WITH_USAGE.to_owned())),
+        _ => {}
+    }
+    missing.extend((!has_model).then(|| ("model", quoted(model))));
+    missing.extend(service_tier.filter(|_| !has_tier).map(|tier| ("service_tier", quoted(tier))));
     edits.extend(insertion(&members, is_empty, missing.iter().map(|(name, value)| (*name, value.as_str()))));
-    if edits.is_empty() { Ok(body.clone()) } else { Ok(apply(text, edits)) }
+    let body = if edits.is_empty() { body.clone() } else { apply(text, edits) };
+    Ok((body, streams))
+}
+
+/// Adds `include_usage` to the options of a stream.
+fn with_include_usage(options: &str) -> String {
+    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(options) {
+        Ok(options) if options.get("include_usage") == Some(&serde_json::Value::Bool(true)) => {
+            serde_json::Value::Object(options).to_string()
+        }
+        Ok(mut options) => {
+            options.insert("include_usage".to_owned(), true.into());
+            serde_json::Value::Object(options).to_string()
+        }
+        Err(_) => WITH_USAGE.to_owned(),
+    }
+}
+
+/// Tells whether a text holds another.
+pub(super) fn mentions(text: &[u8], wanted: &[u8]) -> bool {
+    text.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// What a request asks for beside its content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Asks {
+    /// Whether it asks for a stream.
+    pub(super) stream: bool,
+    /// The most tokens of output, if it names a limit.
+    pub(super) max_tokens: Option<u32>,
+}
+
+/// Reads what a request asks for; what is no JSON object asks for nothing.
+pub(super) fn asks(body: &[u8]) -> Asks {
+    let mut asks = Asks::default();
+    let Ok(text) = std::str::from_utf8(body) else { return asks };
+    let Ok(mut members) = Members::new(text) else { return asks };
+    while let Ok(Some((key, value))) = members.next_member() {
+        match &*key {
+            "stream" => asks.stream = &text[value] == "true",
+            "max_completion_tokens" => asks.max_tokens = text[value].parse().ok().or(asks.max_tokens),
+            "max_tokens" => asks.max_tokens = asks.max_tokens.or_else(|| text[value].parse().ok()),
+            _ => {}
+        }
+    }
+    asks
+}
+
+/// Gives a top-level member another name; the body is written anew only if it has that member.
+pub(super) fn rename(body: &Bytes, from: &str, to: &str) -> Result<Bytes, NotAnObject> {
+    let text = std::str::from_utf8(body).map_err(|_| NotAnObject)?;
+    if !text.contains(from) {
+        return Ok(body.clone());
+    }
+    let mut members = Members::new(text)?;
+    let mut out = String::with_capacity(text.len() + to.len());
+    let mut found = false;
+    while let Some((key, value)) = members.next_member()? {
+        let name = if key == from { to } else { &*key };
+        found |= key == from;
+        out.push(if out.is_empty() { '{' } else { ',' });
+        out.push_str(&quoted(name));
+        out.push(':');
+        out.push_str(&text[value]);
+    }
+    out.push('}');
+    Ok(if found { out.into() } else { body.clone() })
 }
 
 /// Returns the edit that makes a value the string `wanted`, unless it is that already.
@@ -64,8 +171,61 @@ mod tests {
     use serde_json::{Value, json};
 
     fn fitted(body: &str, model: &str, tier: Option<&str>) -> Result<String, NotAnObject> {
-        fit(&Bytes::copy_from_slice(body.as_bytes()), model, tier)
-            .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+        streamed(body, model, tier, Streaming::Never).map(|(text, _)| text)
+    }
+
+    fn streamed(body: &str, model: &str, tier: Option<&str>, how: Streaming) -> Result<(String, bool), NotAnObject> {
+        fit(&Bytes::copy_from_slice(body.as_bytes()), model, tier, how)
+            .map(|(bytes, streams)| (String::from_utf8(bytes.to_vec()).unwrap(), streams))
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_with_its_usage() {
+        let (asked, always) = (Streaming::AsAsked { with_usage: true }, Streaming::Always { with_usage: true });
+        for (body, how, wanted, streams) in [
+            (
+                r#"{"model":"m","stream":true}"#,
+                asked,
+                r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#,
+                true,
+            ),
+            (r#"{"model":"m"}"#, asked, r#"{"model":"m"}"#, false),
+            (r#"{"model":"m","stream":false}"#, asked, r#"{"model":"m","stream":false}"#, false),
+            (
+                r#"{"model":"m","stream":false}"#,
+                always,
+                r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#,
+                true,
+            ),
+            (
+                r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
+                asked,
+                r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
+                true,
+            ),
+            (
+                r#"{"model":"m","stream":true,"stream_options":{"x":1}}"#,
+                asked,
+                r#"{"model":"m","stream":true,"stream_options":{"include_usage":true,"x":1}}"#,
+                true,
+            ),
+            (
+                r#"{"model":"m","stream":true,"stream_options":{"x":1}}"#,
+                Streaming::AsAsked { with_usage: false },
+                r#"{"model":"m","stream":true,"stream_options":null}"#,
+                true,
+            ),
+            (r#"{"model":"m"}"#, Streaming::Always { with_usage: false }, r#"{"stream":true,"model":"m"}"#, true),
+        ] {
+            assert_eq!(streamed(body, "m", None, how), Ok((wanted.to_owned(), streams)), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_member_gets_another_name() {
+        let renamed = |body: &'static str| rename(&Bytes::from_static(body.as_bytes()), "seed", "random_seed").unwrap();
+        assert_eq!(renamed(r#"{"a":"seed", "seed" : 7,"b":[1.50]}"#), r#"{"a":"seed","random_seed":7,"b":[1.50]}"#);
+        assert_eq!(renamed(r#"{"a":"seed"}"#), r#"{"a":"seed"}"#);
     }
 
     #[test]
@@ -116,7 +276,7 @@ mod tests {
     #[test]
     fn bytes_that_need_no_change_are_not_copied() {
         let body = Bytes::from_static(br#"{"model":"m","messages":[]}"#);
-        assert_eq!(fit(&body, "m", None).unwrap().as_ptr(), body.as_ptr());
+        assert_eq!(fit(&body, "m", None, Streaming::Never).unwrap().0.as_ptr(), body.as_ptr());
     }
 
     #[test]
@@ -136,7 +296,7 @@ mod tests {
         ] {
             assert_eq!(fitted(body, "m", None), Err(NotAnObject), "{body}");
         }
-        assert_eq!(fit(&Bytes::from_static(b"{\"a\":\"\xff\"}"), "m", None), Err(NotAnObject));
+        assert_eq!(fit(&Bytes::from_static(b"{\"a\":\"\xff\"}"), "m", None, Streaming::Never), Err(NotAnObject));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

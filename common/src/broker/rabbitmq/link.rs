@@ -244,6 +244,9 @@ async fn until_lost(live: &Live, blocked: &watch::Sender<Option<String>>) -> Str
                     info!("rabbitmq takes messages again");
                     blocked.send_replace(None);
                 }
+                // A refusal closes the channel that it came on, whose user knows; the connection goes on. lapin 4.12 tells of it
+                // here as well (`channel.rs`, `on_channel_close_ok_sent`).
+                Some(Event::Error(error)) if failure::soft(&error).is_some() => {}
                 Some(Event::Error(error)) => return error.to_string(),
                 Some(_) => {}
                 None => return "its driver ended".to_owned(),

@@ -139,6 +139,15 @@ impl SqliteStore {
         open::lock(path.as_ref())
     }
 
+    /// Takes the lock of a database file that need not be there yet, unless another process has it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setup`] when the lock file cannot be used.
+    pub fn try_lock_path(path: impl AsRef<Path>) -> Result<Option<WorkerLock>> {
+        Ok(open::try_lock(path.as_ref())?.ok())
+    }
+
     /// Returns a store behind the seam.
     pub fn shared(self) -> Arc<dyn Store> {
         Arc::new(self)

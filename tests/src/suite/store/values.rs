@@ -70,6 +70,8 @@ fn error(class: ErrorClass, text: &str) -> ErrorRecord {
         retry_after_ms: Some(u64::from(u32::MAX) * 7),
         headers: BTreeMap::from([("x-ratelimit-remaining".to_owned(), text.to_owned())]),
         body: Some(text.to_owned()),
+        underlying: Some(ErrorClass::Overloaded),
+        partial_output: Some("so \u{0} far \u{1f600}".to_owned()),
         body_truncated: true,
         causes: vec![Cause { kind: "tls".to_owned(), message: text.to_owned() }],
         retryable: true,

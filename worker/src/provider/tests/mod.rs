@@ -3,6 +3,7 @@
 mod canary;
 mod fixtures;
 mod server;
+mod streams;
 mod wire;
 
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gristmill_common::clock::SystemClock;
-use gristmill_common::config::{Deployment, Endpoint, Timeouts};
+use gristmill_common::config::{Deployment, Endpoint, Timeouts, Wire};
 use gristmill_common::id::JobId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -166,6 +166,7 @@ pub(in crate::provider) fn deployment(base: &str) -> Deployment {
         api_key: Some(KEY.to_owned().into()),
         key_source: Some("OPENAI_API_KEY".to_owned()),
         key_file: None,
+        wire: Wire::default(),
         timeouts: Timeouts::default(),
         max_parallel_requests: None,
         num_retries: None,
@@ -193,7 +194,14 @@ pub(super) async fn call(provider: &Arc<dyn Provider>) -> Reply {
 pub(super) async fn call_within(provider: &Arc<dyn Provider>, deadline: Option<Duration>) -> Reply {
     let body = request_body();
     provider
-        .call(Call { endpoint: "/v1/chat/completions", body: &body, job: job(), deadline, service_tier: None })
+        .call(Call {
+            endpoint: "/v1/chat/completions",
+            body: &body,
+            job: job(),
+            deadline,
+            service_tier: None,
+            tokens: None,
+        })
         .await
 }
 

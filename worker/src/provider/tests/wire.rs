@@ -59,11 +59,13 @@ async fn the_model_and_the_tier_are_fitted_and_no_key_is_sent_where_there_is_non
     deployment.api_key = None;
     let body = Bytes::from_static(br#"{"model": "m", "stream": true}"#);
     let endpoint = "chat/completions";
-    let call = Call { endpoint, body: &body, job: job(), deadline: None, service_tier: Some("flex") };
+    let call = Call { endpoint, body: &body, job: job(), deadline: None, service_tier: Some("flex"), tokens: None };
     provider(&deployment).call(call).await.outcome.unwrap();
     let request = &server.requests()[0];
     assert!(
-        request.ends_with("\r\n\r\n{\"service_tier\":\"flex\",\"model\": \"gpt-4o-2024-11-20\", \"stream\": false}"),
+        request.ends_with(
+            "\r\n\r\n{\"stream_options\":{\"include_usage\":true},\"service_tier\":\"flex\",\"model\": \"gpt-4o-2024-11-20\", \"stream\": true}"
+        ),
         "{request}"
     );
     assert!(!request.contains("authorization"));
@@ -212,7 +214,7 @@ async fn what_cannot_be_asked_is_refused_before_anything_is_sent() {
     let (object, list) = (request_body(), Bytes::from_static(b"[1]"));
     for (endpoint, body) in [("https://evil.example/v1", &object), ("/v1/../admin", &object), ("/v1/responses", &list)]
     {
-        let call = Call { endpoint, body, job: job(), deadline: None, service_tier: None };
+        let call = Call { endpoint, body, job: job(), deadline: None, service_tier: None, tokens: None };
         let reply = provider.call(call).await;
         assert_eq!((error(&reply).class.clone(), reply.sent), (ErrorClass::BadRequest, false));
         assert_eq!(error(&reply).deployment.as_deref(), Some("d"));
@@ -226,8 +228,14 @@ async fn a_structured_answer_that_was_cut_is_no_answer_and_is_billed() {
     let server = Server::start(Script::Answer(answer("200 OK", "", &body))).await;
     let provider = provider(&deployment(&server.base()));
     let request = Bytes::from_static(br#"{"model":"m","response_format":{"type":"json_schema"}}"#);
-    let call =
-        Call { endpoint: "/v1/chat/completions", body: &request, job: job(), deadline: None, service_tier: None };
+    let call = Call {
+        endpoint: "/v1/chat/completions",
+        body: &request,
+        job: job(),
+        deadline: None,
+        service_tier: None,
+        tokens: None,
+    };
     let reply = provider.call(call).await;
     assert_eq!(error(&reply).class, ErrorClass::LengthFinishReason);
     assert_eq!((reply.usage.output_tokens, error(&reply).body.as_deref()), (Some(1), Some(body.as_str())));
@@ -241,8 +249,12 @@ fn deployments_that_cannot_be_built_say_what_to_change() {
         change(&mut deployment);
         build(&deployment, &Http::default(), Arc::new(gristmill_common::clock::SystemClock)).map(|_| ()).unwrap_err()
     };
-    let unknown = built(|deployment| deployment.provider = "azure".into());
-    assert!(matches!(&unknown, Error::UnknownKind { kind, .. } if kind == "azure"));
+    let header = built(|deployment| {
+        let value = "canary\n".to_owned().into();
+        deployment.wire.headers.push(gristmill_common::config::Header { name: "x-a".into(), value });
+    });
+    assert!(matches!(&header, Error::InvalidHeader { name, .. } if name == "x-a"), "{header}");
+    assert!(!header.to_string().contains("canary"), "{header}");
     let key = built(|deployment| deployment.api_key = Some("sk-canary\n".to_owned().into())).to_string();
     assert!(key.contains("OPENAI_API_KEY") && !key.contains("canary"), "{key}");
     let endpoint = built(|deployment| deployment.api_base.0 = "ftp://canary-host/".parse().unwrap()).to_string();
@@ -253,7 +265,8 @@ fn deployments_that_cannot_be_built_say_what_to_change() {
 async fn anthropics_api_is_refused_before_anything_is_sent() {
     let server = Server::start(Script::Answer(answer("200 OK", "", CHAT))).await;
     let body = Bytes::from_static(br#"{"model":"m","max_tokens":1,"messages":[]}"#);
-    let call = Call { endpoint: "/v1/messages", body: &body, job: job(), deadline: None, service_tier: None };
+    let call =
+        Call { endpoint: "/v1/messages", body: &body, job: job(), deadline: None, service_tier: None, tokens: None };
     let reply = provider(&deployment(&server.base())).call(call).await;
     assert!(!reply.sent && error(&reply).class == ErrorClass::BadRequest);
     assert!(error(&reply).message.contains("cannot serve /v1/messages, which is Anthropic's"), "{reply:?}");
@@ -267,8 +280,14 @@ async fn a_preview_is_what_a_call_sends_without_the_key() {
     deployment.model = "other".into();
     let provider = provider(&deployment);
     let body = Bytes::from_static(br#"{"model": "m"}"#);
-    let call =
-        Call { endpoint: "/v1/chat/completions", body: &body, job: job(), deadline: None, service_tier: Some("flex") };
+    let call = Call {
+        endpoint: "/v1/chat/completions",
+        body: &body,
+        job: job(),
+        deadline: None,
+        service_tier: Some("flex"),
+        tokens: None,
+    };
     let preview = provider.preview(call).unwrap();
     provider.call(call).await.outcome.unwrap();
     let request = &server.requests()[0];
