@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::id::{BatchId, JobId};
@@ -214,6 +215,30 @@ impl fmt::Display for StreamId {
 /// The tag that names a job's stream. It is a tag so that it is stored, and found again at every attempt.
 const STREAM_TAG: &str = "gristmill.stream";
 
+/// The user's own JSON as it was written: numbers keep their digits, and keys their order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Metadata(Box<RawValue>);
+
+impl Metadata {
+    /// Takes a JSON text; `None` if it is none.
+    pub fn from_json(text: String) -> Option<Self> {
+        RawValue::from_string(text).ok().map(Self)
+    }
+
+    /// Returns the JSON text.
+    pub fn get(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Metadata {
+    /// Compares the texts.
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
 /// What a producer may say of a job beside its request.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -235,7 +260,7 @@ pub struct JobOptions {
     pub tags: BTreeMap<String, String>,
     /// The user's own JSON object, kept with the job; never looked into.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<serde_json::Value>,
+    pub metadata: Option<Metadata>,
     /// Whether the response cache takes part.
     pub cache: CachePolicy,
     /// The provider's service tier to ask for, for example `flex`.
@@ -333,6 +358,16 @@ mod tests {
         options.set_stream(stream);
         let text = serde_json::to_string(&options).unwrap();
         assert_eq!(serde_json::from_str::<JobOptions>(&text).unwrap().stream(), Some(stream));
+    }
+
+    #[test]
+    fn metadata_stays_as_it_was_written() {
+        let text = r#"{"metadata":{"z":12345678901234567890123,"a":1.10,"b":1e3}}"#;
+        let options: JobOptions = serde_json::from_str(text).unwrap();
+        let metadata = options.metadata.as_ref().unwrap();
+        assert_eq!(metadata.get(), r#"{"z":12345678901234567890123,"a":1.10,"b":1e3}"#);
+        assert!(serde_json::to_string(&options).unwrap().contains(metadata.get()));
+        assert_eq!(serde_json::from_str::<JobOptions>(r#"{"metadata":null}"#).unwrap().metadata, None);
     }
 
     #[test]

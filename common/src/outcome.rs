@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::ErrorRecord;
 use crate::id::{BatchId, JobId};
+use crate::job::Metadata;
 
 /// The four ways in which a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -235,7 +236,7 @@ pub struct ResultRow {
     /// The job's tags.
     pub tags: BTreeMap<String, String>,
     /// The user's own JSON of the job.
-    pub metadata: Option<serde_json::Value>,
+    pub metadata: Option<Metadata>,
     /// Whether the simulator answered.
     pub simulated: bool,
     /// How it ended.

@@ -15,11 +15,14 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
+use crate::submit::Members;
 use crate::submit::publish::Publisher;
 use crate::subscribe::Subscription;
 
 /// Runs that one transaction reopens when a batch is retried.
 const RETRY_CHUNK: u32 = 1_000;
+/// Ended jobs of one read, where only some of them are reopened: each read looks through the batch.
+const RETRY_PAGE: u32 = 20_000;
 /// Jobs that one transaction looks at when a batch is repaired.
 const REPAIR_CHUNK: u32 = 1_000;
 /// Kinds of waiting that a status tells.
@@ -272,6 +275,24 @@ impl Producer {
             total += opened;
         }
         Ok(total)
+    }
+
+    /// Opens a new run for every job among `members` whose latest run ended with one of `statuses`; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::retry`].
+    pub async fn retry_members(&self, batch: BatchId, statuses: &[outcome::Status], members: &Members) -> Result<u64> {
+        let (mut total, mut after) = (0, None);
+        loop {
+            let ended = self.store().jobs(batch, Some(statuses), after, RETRY_PAGE).await?;
+            let Some(last) = ended.last() else { return Ok(total) };
+            after = Some(last.id);
+            let jobs: Vec<JobId> = ended.iter().map(|job| job.id).filter(|job| members.contains(*job)).collect();
+            for jobs in jobs.chunks(RETRY_CHUNK as usize) {
+                total += self.store().retry_jobs(batch, statuses, jobs).await?;
+            }
+        }
     }
 
     /// Publishes again what has no result and nobody holds, after a broker lost its messages.

@@ -66,6 +66,11 @@ class Notes:
         elif "done" in value and "total" in value and "complete" not in value:
             if self.progress is not None:
                 self.progress(value)
+        elif isinstance(value.get("message"), str):
+            self._say(value["message"])
+        elif "level" in value and "fields" in value:
+            # A line of the log.
+            self._say(line.rstrip())
         else:
             self.last = value
 

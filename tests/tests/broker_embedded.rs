@@ -70,6 +70,31 @@ async fn a_process_that_dies_leaves_its_messages_to_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_passes_over_is_left_to_the_next_and_holds_nothing_up() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("gristmill.db");
+    let bulk = lane("alpha", Priority::Bulk, 1);
+    let (store, broker) = open(&path).await;
+    let payloads = numbered("m", 30);
+    publish(&broker, &bulk, &payloads).await;
+    // Far more than the window lets out at once.
+    let mut consumer = broker.consume("alpha", 2).await.unwrap();
+    for payload in &payloads[..20] {
+        let delivery = next(&mut consumer).await;
+        assert_eq!(delivery.payload, *payload);
+        delivery.settle.pass_over();
+    }
+    assert_eq!(take(&mut consumer, 10).await, payloads[20..]);
+    publish(&broker, &bulk, &numbered("n", 1)).await;
+    assert_eq!(take(&mut consumer, 1).await, numbered("n", 1), "and what was passed over does not come again");
+    broker.shutdown().await;
+    drop((consumer, broker, store));
+    let (_, broker) = open(&path).await;
+    let mut consumer = broker.consume("alpha", 10).await.unwrap();
+    assert_eq!(take(&mut consumer, 20).await, payloads[..20]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_comes_back_comes_before_what_is_new() {
     let folder = TempDir::new().unwrap();
     let (_, broker) = open(&folder.path().join("gristmill.db")).await;

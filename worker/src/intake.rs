@@ -3,6 +3,9 @@
 //! A delivery is acknowledged after the admission's commit and not before; from then on the live row holds its jobs. A copy
 //! of a job that this process holds already waits until that one is settled, and is then asked about like any other: what
 //! this process remembers of a job is never trusted against the live row.
+//!
+//! A message that holds jobs outside the worker's scope is passed over: it stays in its queue for a later process, to which
+//! those of its jobs that were taken here come a second time and are done by then.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -20,6 +23,7 @@ use gristmill_common::store::{Arrival, DeadLetter, Error, Verdict};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::Scope;
 use crate::group::Group;
 use crate::pipeline;
 use crate::session::Session;
@@ -41,6 +45,15 @@ struct Message {
     payload: bytes::Bytes,
     arrivals: Vec<Arrival>,
     settle: Settle,
+    /// Whether all its jobs are taken here.
+    whole: bool,
+}
+
+impl Message {
+    /// Settles it once what was taken of it is admitted.
+    fn settle(self) {
+        if self.whole { self.settle.ack() } else { self.settle.pass_over() }
+    }
 }
 
 /// Takes in jobs of one group until `stop`, or until the lease is lost. The consumer comes with its window, the largest.
@@ -48,6 +61,7 @@ pub(crate) async fn run(
     session: Arc<Session>,
     broker: Arc<dyn Broker>,
     group: Arc<Group>,
+    scope: Scope,
     (mut consumer, most): (Box<dyn Consumer>, u16),
     jobs: TaskTracker,
     stop: CancellationToken,
@@ -70,7 +84,7 @@ pub(crate) async fn run(
             while messages.is_empty() {
                 tokio::select! {
                     delivery = consumer.next() => match delivery {
-                        Some(delivery) => messages.extend(read(&session, &*broker, &group, delivery).await),
+                        Some(delivery) => messages.extend(read(&session, &*broker, &group, &scope, delivery).await),
                         None => return None,
                     },
                     () = tokio::time::sleep(LOOK_AGAIN), if !copies.is_empty() => {
@@ -88,7 +102,7 @@ pub(crate) async fn run(
                     () = &mut linger => None,
                 };
                 let Some(delivery) = delivery else { break };
-                if let Some(message) = read(&session, &*broker, &group, delivery).await {
+                if let Some(message) = read(&session, &*broker, &group, &scope, delivery).await {
                     count += message.arrivals.len();
                     messages.push(message);
                 }
@@ -140,7 +154,13 @@ fn enter(group: &Group, message: &Message) -> Option<Vec<Place>> {
 }
 
 /// Reads a delivery. What cannot be read is put aside, durably, before it is acknowledged.
-async fn read(session: &Session, broker: &dyn Broker, group: &Group, delivery: Delivery) -> Option<Message> {
+async fn read(
+    session: &Session,
+    broker: &dyn Broker,
+    group: &Group,
+    scope: &Scope,
+    delivery: Delivery,
+) -> Option<Message> {
     let Delivery { payload, settle, .. } = delivery;
     match envelope::read(&payload) {
         Ok(arrivals) if arrivals.iter().any(|arrival| arrival.job.lane.group != group.name) => {
@@ -155,8 +175,15 @@ async fn read(session: &Session, broker: &dyn Broker, group: &Group, delivery: D
         Ok(mut arrivals) => {
             let mut seen = HashSet::with_capacity(arrivals.len());
             arrivals.retain(|arrival| seen.insert(arrival.job.id));
+            let count = arrivals.len();
+            arrivals.retain(|arrival| scope.takes(&arrival.job));
+            if arrivals.is_empty() {
+                settle.pass_over();
+                return None;
+            }
             group.pace.came(arrivals.len(), payload.len());
-            Some(Message { payload, arrivals, settle })
+            let whole = arrivals.len() == count;
+            Some(Message { payload, arrivals, settle, whole })
         }
         Err(error @ envelope::Error::Future(_)) => {
             tracing::warn!(%error, "message put aside until a later version of this program reads it");
@@ -239,7 +266,7 @@ async fn admit(
                 let refs = message.arrivals.iter().map(|arrival| arrival.job.clone()).collect();
                 bury(session, "work", &message.payload, refs, error).await?;
                 drop(places);
-                message.settle.ack();
+                message.settle();
                 continue;
             }
             Err(Error::Refused { .. }) => {
@@ -280,7 +307,7 @@ async fn admit(
                 );
                 bury(session, "work", &message.payload, unknown, error).await?;
             }
-            message.settle.ack();
+            message.settle();
         }
         failpoint::pass("worker.after_ack");
     }

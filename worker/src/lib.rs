@@ -5,6 +5,7 @@
 //! of one job.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use gristmill_common::broker::{self, Broker};
 use gristmill_common::clock::Clock;
 use gristmill_common::config::{Config, Deployment};
 use gristmill_common::id::OwnerId;
+use gristmill_common::job::JobRef;
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{self, Store, WorkerInfo};
 use tokio::sync::{Semaphore, mpsc};
@@ -84,8 +86,35 @@ pub struct Options {
     pub max_deaths: u32,
     /// Where `GET /live` and `GET /ready` are answered. Default: nowhere.
     pub health_listen: Option<SocketAddr>,
+    /// The jobs that it takes. Default: all.
+    pub scope: Scope,
     /// What the program adds: providers, observers, changes. Default: nothing.
     pub hooks: Hooks,
+}
+
+/// The jobs that a worker takes; the messages of others stay in their queues for later processes.
+///
+/// For the embedded broker: one on a server would be given back, and bring again, what is left out.
+#[derive(Clone, Default)]
+pub struct Scope(Option<Arc<Takes>>);
+
+type Takes = dyn Fn(&JobRef) -> bool + Send + Sync;
+
+impl Scope {
+    /// Takes only jobs of which `takes` says so; it must not change its mind.
+    pub fn new(takes: impl Fn(&JobRef) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(takes)))
+    }
+
+    pub(crate) fn takes(&self, job: &JobRef) -> bool {
+        self.0.as_ref().is_none_or(|takes| takes(job))
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Scope(some jobs)" } else { "Scope(all jobs)" })
+    }
 }
 
 impl Options {
@@ -109,6 +138,7 @@ impl Options {
             max_response_bytes: provider::DEFAULT_MAX_RESPONSE_BYTES,
             max_deaths: store::MAX_DEATHS,
             health_listen: None,
+            scope: Scope::default(),
             hooks: Hooks::default(),
         }
     }
@@ -364,10 +394,10 @@ async fn one_session(
             None => break,
         };
         let (session, broker, group) = (Arc::clone(&session), Arc::clone(&options.broker), Arc::clone(group));
-        let (jobs, stop) = (jobs.clone(), stop.clone());
+        let (jobs, stop, scope) = (jobs.clone(), stop.clone(), options.scope.clone());
         intakes.spawn(async move {
             let (lost, name) = (session.lease.lost.clone(), Arc::clone(&group.name));
-            let intake = intake::run(session, broker, group, (consumer, window), jobs, stop.clone());
+            let intake = intake::run(session, broker, group, scope, (consumer, window), jobs, stop.clone());
             let ended = AssertUnwindSafe(intake).catch_unwind().await;
             // An intake that ends by itself would leave its group unserved: the session starts over.
             if ended.is_err() || !(stop.is_cancelled() || lost.is_cancelled()) {

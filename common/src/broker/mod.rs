@@ -125,6 +125,8 @@ pub enum Settled {
     Ack,
     /// It goes back to its queue.
     GiveBack,
+    /// It stays in its queue for whoever comes after this process, and is not delivered to this one again.
+    PassOver,
 }
 
 /// The right to settle one delivery, once. Dropped, the delivery goes back to its queue.
@@ -143,6 +145,14 @@ impl Settle {
     pub fn ack(mut self) {
         if let Some(settler) = self.settler.take() {
             settler.settle(self.tag, Settled::Ack);
+        }
+    }
+
+    /// Leaves the message in its queue for a later process: this one is not given it again. A broker on a server, which
+    /// other processes consume meanwhile, gives it back instead.
+    pub fn pass_over(mut self) {
+        if let Some(settler) = self.settler.take() {
+            settler.settle(self.tag, Settled::PassOver);
         }
     }
 }

@@ -129,6 +129,9 @@ pub trait Store: Send + Sync + fmt::Debug {
         limit: u32,
     ) -> Result<(u64, Option<Cursor>)>;
 
+    /// Opens a new run for each of these jobs whose latest run ended with one of `statuses`; returns how many.
+    async fn retry_jobs(&self, batch: BatchId, statuses: &[Status], jobs: &[JobId]) -> Result<u64>;
+
     /// Finds jobs, the newest first; at most `limit`. Looking for a `custom_id` reads the batch.
     async fn find_jobs(&self, selector: &JobSelector, limit: u32) -> Result<Vec<(BatchId, JobId)>>;
 

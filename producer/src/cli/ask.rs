@@ -15,7 +15,7 @@ pub(super) struct Ask {
     #[arg(value_name = "PROMPT")]
     prompt: String,
     /// Ask this model [default: `model` of the request or the configuration, else the only one that there is]
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = super::when::model)]
     pub(super) model: Option<String>,
     /// A system message before the prompt
     #[arg(long, value_name = "TEXT")]

@@ -28,10 +28,10 @@ pub(super) struct BatchArgs {
     #[arg(value_name = "FILE", required_unless_present = "input_file")]
     file: Option<PathBuf>,
     /// The requests, as vLLM's run-batch names them
-    #[arg(short = 'i', long, value_name = "FILE", conflicts_with = "file")]
+    #[arg(short = 'i', long, alias = "input_file", value_name = "FILE", conflicts_with = "file")]
     input_file: Option<PathBuf>,
     /// Ask this model, whatever the requests name; several times: ask each of them
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = when::model)]
     model: Vec<String>,
     /// The CSV column, or the key of a plain line, that holds the prompt [default: prompt]
     #[arg(long, value_name = "NAME")]
@@ -39,7 +39,7 @@ pub(super) struct BatchArgs {
     /// Leave out lines that cannot be sent, and list them
     #[arg(long)]
     skip_invalid: bool,
-    /// Read the first N requests only
+    /// Read the first N requests of the file only, however many jobs each of them makes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Show the first request as it would be sent, and send nothing
@@ -78,10 +78,11 @@ pub(super) struct BatchArgs {
     /// Start no call before this
     #[arg(long, value_name = "TIME", help_heading = "Batch")]
     not_before: Option<When>,
-    /// Run jobs again that failed, expired or were cancelled before
+    /// Run those of these requests again that failed, expired or were cancelled before
     #[arg(long, help_heading = "Batch")]
     pub(super) retry_failed: bool,
-    /// Stop when this many jobs have failed, 10, or this share of those that ended, 5%
+    /// Stop when this many jobs have failed, 10, or this share of those that ended, 5%; calls under way still finish, up to
+    /// --concurrency of them
     #[arg(long, value_name = "N|PCT", help_heading = "Batch")]
     pub(super) fail_fast: Option<FailFast>,
 }
@@ -121,7 +122,16 @@ impl BatchArgs {
             return Err(twice("--set", name).hint(format!("give its values together: --set {name}=A,B")));
         }
         let models = self.model.iter().map(|model| Arc::from(model.as_str())).collect();
-        Ok(Sweep { models, parameters: self.set.clone(), repeat: self.repeat })
+        let sweep = Sweep { models, parameters: self.set.clone(), repeat: self.repeat };
+        let keys: Vec<&str> = self.tags.iter().map(|(name, _)| name.as_str()).collect();
+        if let Some(name) = first_repeated(&keys) {
+            return Err(twice("--tag", name).hint("a tag has one value: give it once"));
+        }
+        if let Some(name) = sweep.dimensions().into_iter().find(|name| keys.contains(&name.as_str())) {
+            return Err(Fault::new(format!("--tag {name} is a tag that this sweep sets itself"))
+                .hint("give the tag another name"));
+        }
+        Ok(sweep)
     }
 
     fn options(&self, now: DateTime<Utc>) -> Result<JobOptions, Fault> {
@@ -193,7 +203,7 @@ fn plain(path: &Path) -> String {
 
 /// Returns where the results go; `None` is standard output.
 pub(super) fn paths(output: &Path, combined: bool) -> Option<Paths> {
-    (output != Path::new("-")).then(|| Paths::new(output.to_owned(), combined))
+    (![Path::new("-"), Path::new("/dev/stdout")].contains(&output)).then(|| Paths::new(output.to_owned(), combined))
 }
 
 /// Says what a submission found.
@@ -205,7 +215,7 @@ pub(super) fn describe(submitted: &Submitted, append: bool) -> String {
         text.push_str(&format!(", {} {were} there already", count(*already_there)));
     }
     if *changed > 0 && !append {
-        let (are, lines) = if *changed == 1 { ("is", "its line was") } else { ("are", "their lines were") };
+        let are = if *changed == 1 { "is" } else { "are" };
         let jobs = plural(*changed, "earlier job");
         let names: Vec<String> = changed_ids.iter().map(|id| id.escape_debug().to_string()).collect();
         let more = match changed.saturating_sub(names.len() as u64) {
@@ -213,8 +223,10 @@ pub(super) fn describe(submitted: &Submitted, append: bool) -> String {
             more => format!(" and {} more", count(more)),
         };
         let names = names.join(", ");
+        // Which of these it is would take the former input to tell.
         text.push_str(&format!(
-            "; {jobs} {are} not in this input any more ({lines} changed or removed): {names}{more}"
+            "; {jobs} {are} not in this input now (lines changed or removed, or left out by --limit, --model, --set, \
+             --repeat or --skip-invalid): {names}{more}"
         ));
     }
     if batch.cancel_requested_at.is_some() {

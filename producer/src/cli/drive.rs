@@ -10,8 +10,9 @@ use gristmill_common::backend::Backend;
 use gristmill_common::outcome;
 use gristmill_common::store::BatchSelector;
 use gristmill_producer::input::Checked;
-use gristmill_producer::output::{Files, Paths};
+use gristmill_producer::output::{Files, Paths, WriteError};
 use gristmill_producer::{BatchSpec, Control, Error, Latest, Members, Producer, Submission, Submitted};
+use gristmill_worker::Scope;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::Global;
 use super::batch::{describe, paths};
 use super::fault::{Exit, Fault};
-use super::follow::{Counts, Follower, Scope, Sink};
+use super::follow::{Counts, Follower, Sink, Sought};
 use super::progress::{Progress, Style, View};
 use super::stop::Stop;
 use super::summary::Summary;
@@ -33,6 +34,9 @@ const SHOW_EVERY: Duration = Duration::from_millis(500);
 
 /// How long the worker has to finish after a fault.
 const FAULT_GRACE: Duration = Duration::from_secs(10);
+
+/// Kinds of errors that the end of a run tells.
+const SHOWN_ERRORS: usize = 3;
 
 type WorkerTask = JoinHandle<Result<(), gristmill_worker::Error>>;
 
@@ -47,6 +51,14 @@ pub(super) enum Output {
 impl Output {
     pub(super) fn new(path: &Path, combined: bool) -> Self {
         paths(path, combined).map_or(Self::Stdout, Self::Files)
+    }
+
+    /// Fails if nothing can be written there.
+    pub(super) fn probe(&self) -> Result<(), Fault> {
+        match self {
+            Self::Files(paths) => Ok(Files::probe(paths)?),
+            Self::Stdout | Self::Count => Ok(()),
+        }
     }
 }
 
@@ -72,12 +84,15 @@ pub(super) struct Drive<'a> {
 pub(super) struct Worked {
     summary: Option<Summary>,
     fault: Option<Fault>,
+    /// Whether the last line of progress tells how it went.
+    is_told: bool,
 }
 
 impl Worked {
     /// Tells the summary and returns how the program ends.
     pub(super) fn report(self, global: &Global) -> Result<Exit, Fault> {
         let exit = match self.summary {
+            Some(summary) if self.is_told && !global.json => summary.exit(),
             Some(summary) => summary.tell(global, self.fault.is_some())?,
             None => Exit::Interrupted,
         };
@@ -121,14 +136,15 @@ impl Drive<'_> {
         let control = Control { stop: self.stop.drain.clone(), ..Control::default() };
         let mut progress = Progress::new(self.style, self.global);
         let mut submitting = pin!(producer.submit(self.spec.clone(), self.checked.stream(), &control));
+        let view = || View::of_submission(&self.spec.name, self.checked.jobs, &control.progress.borrow());
         loop {
             tokio::select! {
-                outcome = &mut submitting => return Ok(outcome?),
-                () = self.stop.abort.cancelled() => return Err(aborted()),
-                () = tokio::time::sleep(SHOW_EVERY) => {
-                    let mut view = View::of_submission(&self.spec.name, self.checked.jobs, &control.progress.borrow());
-                    progress.show(&mut view);
+                outcome = &mut submitting => {
+                    progress.finish(&mut view());
+                    return Ok(outcome?);
                 }
+                () = self.stop.abort.cancelled() => return Err(aborted()),
+                () = tokio::time::sleep(SHOW_EVERY) => progress.show(&mut view()),
             }
         }
     }
@@ -150,9 +166,8 @@ impl Drive<'_> {
         let drain = CancellationToken::new();
         let in_process = worker.is_some();
         let mut watching = Watch::new(&shared, self, in_process);
-        let mut worker: Option<WorkerTask> = worker.map(|options| {
-            TaskTracker::new().spawn(gristmill_worker::run(options, drain.clone(), self.stop.abort.clone()))
-        });
+        let mut known = shared.control.progress.subscribe();
+        let (mut to_start, mut worker): (_, Option<WorkerTask>) = (worker, None);
         let mut follower = None;
         let mut early = None;
         let ended = {
@@ -161,6 +176,13 @@ impl Drive<'_> {
                 tokio::select! {
                     ended = &mut work => break ended,
                     () = self.stop.abort.cancelled() => return Err(aborted()),
+                    scope = self.scope(&mut known), if to_start.is_some() => {
+                        worker = to_start.take().map(|options| {
+                            let options = gristmill_worker::Options { scope, ..options };
+                            let run = gristmill_worker::run(options, drain.clone(), self.stop.abort.clone());
+                            TaskTracker::new().spawn(run)
+                        });
+                    }
                     fault = watching.next() => early = early.or(fault),
                     fault = ending(&mut worker) => {
                         worker = None;
@@ -183,11 +205,29 @@ impl Drive<'_> {
                 }
             }
         }
-        drop(watching);
         if let (Some(follower), Ok(false)) = (&mut follower, &ended.followed) {
             follower.catch_up().await?;
         }
+        watching.finish();
         self.conclude(&producer, &shared, follower, ended, early, in_process).await
+    }
+
+    /// Returns which jobs a worker in this process takes, as soon as it is known which are the input's: other batches on the
+    /// same file are others' business, and may be meant for another endpoint.
+    async fn scope(&self, progress: &mut watch::Receiver<Submission>) -> Scope {
+        // On servers every worker takes what comes.
+        if self.backend.file.is_none() {
+            return Scope::default();
+        }
+        let is_known = |known: &Submission| known.batch.is_some() && (self.append || known.members.is_some());
+        let known = match progress.wait_for(is_known).await {
+            Ok(known) => known.batch.map(|batch| (batch, known.members.clone())),
+            Err(_) => None,
+        };
+        // The submission is over, and with it the run.
+        let Some((batch, members)) = known else { return std::future::pending().await };
+        let members = members.filter(|_| !self.append).unwrap_or_else(|| Arc::new(Members::all()));
+        Scope::new(move |job| job.batch == batch && members.contains(job.id))
     }
 
     /// Refuses an output that is somebody else's, and opens new runs where they were asked for.
@@ -197,7 +237,10 @@ impl Drive<'_> {
         let name = BatchSelector::Name(self.spec.name.clone());
         let batch = self.backend.store.batch(&name).await?.filter(|batch| batch.name == self.spec.name);
         if let Output::Files(paths) = &self.output {
-            Files::check(paths, batch.as_ref().map(|batch| batch.id))?;
+            let id = batch.as_ref().map(|batch| batch.id);
+            if let Err(error) = tokio::task::block_in_place(|| Files::check(paths, id)) {
+                return Err(self.foreign(error).await);
+            }
         }
         let Some(batch) = batch else {
             if self.append {
@@ -206,12 +249,30 @@ impl Drive<'_> {
             }
             return Ok(0);
         };
-        if self.retry_failed {
+        if self.retry_failed && batch.simulated == self.spec.simulated {
             use outcome::Status::{Cancelled, Expired, Failed};
 
-            producer.retry(batch.id, &[Failed, Expired, Cancelled]).await?;
+            let control = Control { stop: self.stop.drain.clone(), ..Control::default() };
+            let members = producer.members(&batch, self.checked.stream(), &control).await?;
+            producer.retry_members(batch.id, &[Failed, Expired, Cancelled], &members).await?;
         }
         Ok(if self.append { batch.recorded } else { 0 })
+    }
+
+    /// Says of an output of another batch which one it is.
+    async fn foreign(&self, error: WriteError) -> Fault {
+        let other = match &error {
+            WriteError::OtherBatch { batch, .. } => self.backend.store.batch(&BatchSelector::Id(*batch)).await,
+            _ => Ok(None),
+        };
+        let fault = Fault::from(error);
+        match other {
+            Ok(Some(other)) => {
+                let name = other.name;
+                fault.hint(format!("or go on with that batch, whose name is {name}: add --name {name}"))
+            }
+            _ => fault,
+        }
     }
 
     async fn work(&self, producer: &Producer, shared: &Shared, follower: &mut Option<Follower>) -> Ended {
@@ -267,9 +328,13 @@ impl Drive<'_> {
             }
             Output::Count => Sink::Count,
         };
-        let scope = Scope { members, latest, since: shared.since };
-        let follower = follower.insert(Follower::new(producer.clone(), batch, scope, sink, shared.counts.clone()));
-        follower.run(&shared.submitted, &shared.halt).await
+        let sought = Sought { members, latest, since: shared.since };
+        let follower = follower.insert(Follower::new(producer.clone(), batch, sought, sink, shared.counts.clone()));
+        let wanted = || {
+            let already_there = shared.control.progress.borrow().already_there;
+            Shared::total(shared.beside, self.checked.jobs, already_there)
+        };
+        follower.run(&shared.submitted, &shared.halt, wanted).await
     }
 
     async fn conclude(
@@ -288,10 +353,10 @@ impl Drive<'_> {
             Err(error) => Some(error.into()),
         });
         let Submission { batch, already_there, .. } = shared.control.progress.borrow().clone();
-        let Some(id) = batch else { return Ok(Worked { summary: None, fault }) };
+        let is_told = self.style == Style::Json && !self.global.quiet;
+        let Some(id) = batch else { return Ok(Worked { summary: None, fault, is_told }) };
         let batch = producer.batch(&BatchSelector::Id(id)).await?;
         let counts = *shared.counts.borrow();
-        let errors = if counts.unsuccessful() > 0 { self.backend.store.errors(id, 3).await? } else { Vec::new() };
         let summary = Summary {
             batch,
             total: Shared::total(shared.beside, self.checked.jobs, already_there),
@@ -299,11 +364,11 @@ impl Drive<'_> {
             complete,
             in_process,
             elapsed: self.started.elapsed(),
-            errors,
+            errors: follower.as_ref().map(|follower| follower.errors(SHOWN_ERRORS)).unwrap_or_default(),
             output: self.output.clone(),
             errors_path: follower.as_ref().and_then(Follower::errors_path),
         };
-        Ok(Worked { summary: Some(summary), fault })
+        Ok(Worked { summary: Some(summary), fault, is_told })
     }
 
     /// Returns the model groups that the input asks for.

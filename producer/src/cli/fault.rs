@@ -2,10 +2,16 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 
+use gristmill_common::config::nearest;
 use gristmill_common::{backend, config, store};
 use gristmill_producer::{input, output};
+
+/// What to do about a full disk.
+const DISK_FULL: &str = "free space on that disk and run the same command again";
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +62,13 @@ impl Fault {
     /// Makes a fault of an error with its causes.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         let fault = Self::new(chain(error));
-        if is_disk_full(error) { fault.hint("free space on that disk and run the same command again") } else { fault }
+        if is_disk_full(error) { fault.hint(DISK_FULL) } else { fault }
     }
 
     /// Adds a cause.
     pub(super) fn because(mut self, error: &(dyn Error + 'static)) -> Self {
         self.message = format!("{}: {}", self.message, chain(error));
-        self
+        if is_disk_full(error) { self.hint(DISK_FULL) } else { self }
     }
 
     /// Returns what went wrong, without what to do.
@@ -98,6 +104,22 @@ impl fmt::Display for Fault {
         write!(f, "error: {}", self.message)?;
         self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {hint}"))
     }
+}
+
+/// Makes a fault of what is wrong with the arguments.
+pub(super) fn of_usage(error: &clap::Error) -> Fault {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as NoCommand;
+
+    if error.kind() == NoCommand {
+        return Fault::new("a command is missing").hint("--help shows all of them");
+    }
+    let text = error.render().to_string();
+    let (what, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let lines: Vec<&str> = what.strip_prefix("error: ").unwrap_or(what).lines().map(str::trim).collect();
+    // How to pass a wrong flag as a value is no help to a program.
+    let mut tips = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+    let tip = tips.find(|tip| !tip.contains(" as a value, use "));
+    tip.into_iter().fold(Fault::new(lines.join(" ")), Fault::hint)
 }
 
 /// Joins an error and its causes, leaving out what the text before says already.
@@ -158,12 +180,37 @@ impl From<input::Error> for Fault {
     fn from(error: input::Error) -> Self {
         let fault = Self::of(&error);
         match error {
-            input::Error::Lines(bad) if bad.unit == input::Unit::Line => fault.hint(
-                "a line looks like {\"custom_id\":\"1\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\
-                 \"body\":{\"model\":\"…\",\"messages\":[…]}}",
-            ),
+            input::Error::Lines(bad) if bad.unit == input::Unit::Line => {
+                let fault = bad.advice.into_iter().fold(fault, Self::hint);
+                fault.hint(
+                    "a line looks like {\"custom_id\":\"1\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\
+                     \"body\":{\"model\":\"…\",\"messages\":[…]}}, or {\"prompt\":\"…\",\"model\":\"…\"}",
+                )
+            }
+            input::Error::Io { path, source } => match source.kind() {
+                ErrorKind::NotFound => fault.hint(not_there(&path)),
+                ErrorKind::PermissionDenied => fault.hint("allow yourself to read it, for example with chmod u+r"),
+                _ => fault,
+            },
             _ => fault,
         }
+    }
+}
+
+/// Says where a file that is not there was looked for, and which is near.
+fn not_there(path: &Path) -> String {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    if let Some(near) = nearest(&wanted, names.iter().map(String::as_str)) {
+        return format!("did you mean {}?", path.with_file_name(near).display());
+    }
+    match std::path::absolute(folder) {
+        Ok(folder) if folder.is_dir() => format!("it was looked for in {}", folder.display()),
+        Ok(folder) => format!("there is no directory {}", folder.display()),
+        Err(_) => "look whether the path is right".to_owned(),
     }
 }
 
@@ -171,12 +218,22 @@ impl From<output::WriteError> for Fault {
     fn from(error: output::WriteError) -> Self {
         let fault = Self::of(&error);
         match error {
-            output::WriteError::Foreign { .. } => fault.hint("give another file with -o, or move that one away"),
-            output::WriteError::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
-                let folder = path.parent().unwrap_or(&path).display().to_string();
-                fault.hint(format!("make the directory {folder} first, or give another file with -o"))
+            output::WriteError::OtherBatch { .. } | output::WriteError::Foreign { .. } => {
+                fault.hint("give another file with -o, or move that one away")
             }
-            output::WriteError::Io { .. } => fault,
+            output::WriteError::Io { path, source } => match source.kind() {
+                ErrorKind::NotFound => {
+                    let folder = path.parent().unwrap_or(&path).display();
+                    fault.hint(format!("make the directory {folder} first, or give another file with -o"))
+                }
+                ErrorKind::IsADirectory => {
+                    fault.hint(format!("name a file in it: -o {}", path.join("out.jsonl").display()))
+                }
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    fault.hint("give another place with -o where you may write, or allow it there")
+                }
+                _ => fault,
+            },
         }
     }
 }

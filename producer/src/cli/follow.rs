@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use gristmill_common::id::BatchId;
+use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::outcome::{ResultRow, Status};
-use gristmill_common::store::Cursor;
+use gristmill_common::store::{Cursor, ErrorCount};
 use gristmill_producer::output::{Files, line};
 use gristmill_producer::{ByJob, Latest, Members, Producer};
 use tokio::sync::watch;
@@ -50,6 +50,36 @@ pub(super) struct Counts {
 struct Ended {
     status: Status,
     before: bool,
+    /// Its error's place among the [`Errors`].
+    error: Option<u16>,
+}
+
+/// The errors of failed jobs by class.
+#[derive(Debug, Default)]
+struct Errors(Vec<ErrorCount>);
+
+impl Errors {
+    /// Counts the error of a row, if it failed.
+    fn add(&mut self, row: &ResultRow) -> Option<u16> {
+        if row.result.status != Status::Failed {
+            return None;
+        }
+        let error = row.result.error.as_deref();
+        let class = error.map_or("unknown", |error| error.class.as_str());
+        let example = error.map_or("", |error| error.message.as_str());
+        let at = self.0.iter().position(|known| known.class == class).unwrap_or_else(|| {
+            self.0.push(ErrorCount { class: class.to_owned(), count: 0, example: example.to_owned() });
+            self.0.len() - 1
+        });
+        self.0[at].count += 1;
+        u16::try_from(at).ok()
+    }
+
+    fn take_back(&mut self, at: Option<u16>) {
+        if let Some(error) = at.and_then(|at| self.0.get_mut(usize::from(at))) {
+            error.count -= 1;
+        }
+    }
 }
 
 impl Ended {
@@ -60,7 +90,7 @@ impl Ended {
 
 /// Which rows of a batch count.
 #[derive(Debug)]
-pub(super) struct Scope {
+pub(super) struct Sought {
     /// The jobs of the input.
     pub(super) members: Arc<Members>,
     /// What was replaced before the following began.
@@ -93,10 +123,13 @@ impl Counts {
 pub(super) struct Follower {
     producer: Producer,
     batch: BatchId,
-    scope: Scope,
+    sought: Sought,
     sink: Sink,
     cursor: Cursor,
     ended: ByJob<Option<Ended>>,
+    /// Recorded jobs that have ended: those that other programs queued are nobody's input.
+    recorded_done: u64,
+    errors: Errors,
     counts: watch::Sender<Counts>,
 }
 
@@ -104,22 +137,45 @@ impl Follower {
     pub(super) fn new(
         producer: Producer,
         batch: BatchId,
-        scope: Scope,
+        sought: Sought,
         sink: Sink,
         counts: watch::Sender<Counts>,
     ) -> Self {
-        Self { producer, batch, scope, sink, cursor: Cursor::default(), ended: ByJob::new(batch), counts }
+        Self {
+            producer,
+            batch,
+            sought,
+            sink,
+            cursor: Cursor::default(),
+            ended: ByJob::new(batch),
+            recorded_done: 0,
+            errors: Errors::default(),
+            counts,
+        }
     }
 
-    /// Follows to the end of the batch; returns false if `stop` fired before.
+    /// Follows until `wanted` jobs have ended, or to the end of the batch; returns false if `stop` fired before.
     ///
     /// The end counts only once `submitted` has fired: a batch that had ended may be getting more jobs.
-    pub(super) async fn run(&mut self, submitted: &CancellationToken, stop: &CancellationToken) -> Result<bool, Fault> {
+    pub(super) async fn run(
+        &mut self,
+        submitted: &CancellationToken,
+        stop: &CancellationToken,
+        wanted: impl Fn() -> u64,
+    ) -> Result<bool, Fault> {
         loop {
             let complete = submitted.is_cancelled();
             let mut reader = self.producer.subscribe(self.batch, self.cursor, stop.clone());
             let mut behind = true;
-            while let Some(page) = reader.next_page().await? {
+            let mut has_all = complete && self.recorded_done >= wanted();
+            while !has_all {
+                let page = tokio::select! {
+                    biased;
+                    page = reader.next_page() => page?,
+                    // What was read by now may be all.
+                    () = submitted.cancelled(), if !complete => break,
+                };
+                let Some(page) = page else { break };
                 self.take(&page.rows)?;
                 self.cursor = page.cursor;
                 // What earlier runs left is out of the files as soon as everything old has been read.
@@ -127,8 +183,9 @@ impl Follower {
                     behind = false;
                     self.settle()?;
                 }
+                has_all = complete && self.recorded_done >= wanted();
             }
-            if stop.is_cancelled() {
+            if stop.is_cancelled() && !has_all {
                 return Ok(false);
             }
             if complete {
@@ -157,16 +214,21 @@ impl Follower {
 
     fn take(&mut self, rows: &[ResultRow]) -> Result<(), Fault> {
         let mut counts = *self.counts.borrow();
-        let Scope { members, latest, since } = &self.scope;
+        let Sought { members, latest, since } = &self.sought;
         let rows: Vec<&ResultRow> =
             rows.iter().filter(|row| members.contains(row.job_id) && latest.counts(row)).collect();
         for row in &rows {
-            let now = Ended { status: row.result.status, before: row.result.finished_at < *since };
+            let error = self.errors.add(row);
+            let now = Ended { status: row.result.status, before: row.result.finished_at < *since, error };
             // Rows come in the order of their commits, so a later one is of a later run.
             if let Some(earlier) = self.ended.entry(row.job_id).replace(now) {
                 *counts.slot(earlier.status) -= 1;
                 counts.before -= u64::from(earlier.before);
                 counts.failed_now -= u64::from(earlier.failed_now());
+                self.errors.take_back(earlier.error);
+            } else {
+                let is_recorded = JobId::derive(self.batch, row.job_id.ordinal()) == row.job_id;
+                self.recorded_done += u64::from(is_recorded);
             }
             *counts.slot(now.status) += 1;
             counts.before += u64::from(now.before);
@@ -192,6 +254,14 @@ impl Follower {
             tokio::task::block_in_place(|| files.settle())?;
         }
         Ok(())
+    }
+
+    /// Returns the most frequent errors of what was followed.
+    pub(super) fn errors(&self, most: usize) -> Vec<ErrorCount> {
+        let mut errors: Vec<ErrorCount> = self.errors.0.iter().filter(|error| error.count > 0).cloned().collect();
+        errors.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.class.cmp(&b.class)));
+        errors.truncate(most);
+        errors
     }
 
     /// Returns the file of errors, if there is one.

@@ -45,6 +45,7 @@ mod when;
 mod work;
 
 use fault::{Exit, Fault};
+use progress::Style;
 
 /// How long tasks that do not end by themselves hold the process after its work is done.
 const SHUTDOWN: Duration = Duration::from_secs(1);
@@ -153,6 +154,7 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && asks_for_json() => return ui::fault(&fault::of_usage(&error), true).into(),
         Err(error) => {
             // The text itself says what is wrong; where it cannot be written, nobody reads.
             let _ = error.print();
@@ -171,10 +173,18 @@ pub(crate) fn main() -> ExitCode {
     };
     let json = cli.global.json;
     // A worker's standard error is its log, and under --json nothing else stands in it.
-    let logs_json = json && matches!(cli.command, Command::Worker(_));
-    gristmill_common::telemetry::init(level, logs_json);
-    if logs_json {
+    let is_worker_log = json && matches!(cli.command, Command::Worker(_));
+    let shows_json = match &cli.command {
+        Command::Run(args) => args.style() == Style::Json,
+        Command::Submit(args) => args.style() == Style::Json,
+        _ => false,
+    };
+    gristmill_common::telemetry::init(level, is_worker_log || shows_json);
+    if is_worker_log {
         ui::tell_in_log();
+    }
+    if shows_json {
+        ui::tell_as_json();
     }
     gristmill_worker::install_tls();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -188,6 +198,14 @@ pub(crate) fn main() -> ExitCode {
         Err(fault) => ui::fault(&fault, json),
     }
     .into()
+}
+
+/// Tells whether arguments that are wrong somewhere ask for JSON.
+fn asks_for_json() -> bool {
+    let arguments: Vec<_> = std::env::args_os().skip(1).take_while(|argument| argument != "--").collect();
+    let follows = |pair: &[std::ffi::OsString]| pair[0] == "--progress" && pair[1] == "json";
+    arguments.iter().any(|argument| argument == "--json" || argument == "--progress=json")
+        || arguments.windows(2).any(follows)
 }
 
 async fn dispatch(Cli { global, command }: Cli) -> Result<Exit, Fault> {

@@ -38,7 +38,7 @@ pub(super) enum Style {
     Bar,
     /// A plain line every few seconds
     Plain,
-    /// A line of JSON every second
+    /// A line of JSON every second and at the end, and nothing but JSON on standard error
     Json,
     /// Nothing
     None,
@@ -228,13 +228,19 @@ impl Progress {
                 self.last_note = note;
             }
             Kind::Json if due(JSON_EVERY) => {
-                if let Ok(text) = serde_json::to_string(view) {
-                    ui::tell(&text);
-                }
+                ui::event(view);
             }
             Kind::Plain | Kind::Json => return,
         }
         self.told = Some(now);
+    }
+
+    /// Shows for machines how it ended; people read the summary.
+    pub(super) fn finish(&mut self, view: &mut View) {
+        if matches!(self.kind, Kind::Json) {
+            self.measure(view);
+            ui::event(view);
+        }
     }
 
     fn measure(&mut self, view: &mut View) {

@@ -15,7 +15,7 @@ use super::Global;
 use super::backends;
 use super::batch::paths;
 use super::fault::{Exit, Fault};
-use super::follow::{Counts, Follower, Scope, Sink};
+use super::follow::{Counts, Follower, Sink, Sought};
 use super::stop::Stop;
 use super::table::plural;
 use super::ui;
@@ -71,12 +71,13 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     if let Some(paths) = args.output.as_deref().and_then(|output| paths(output, args.combined)) {
         let files = Box::new(Files::create(&paths, batch.id)?);
         let counts = watch::Sender::new(Counts::default());
-        let scope = Scope { members: Arc::new(Members::all()), latest, since: SystemClock.now() };
-        let mut follower = Follower::new(producer, batch.id, scope, Sink::Files(files), counts.clone());
+        let sought = Sought { members: Arc::new(Members::all()), latest, since: SystemClock.now() };
+        let mut follower = Follower::new(producer, batch.id, sought, Sink::Files(files), counts.clone());
         if args.follow {
             let submitted = CancellationToken::new();
             submitted.cancel();
-            if !follower.run(&submitted, &stop).await? {
+            // To the end of the batch, however many they are.
+            if !follower.run(&submitted, &stop, || u64::MAX).await? {
                 return Ok(Exit::Interrupted);
             }
         } else {

@@ -38,7 +38,14 @@ pub(super) struct Args {
     #[command(flatten)]
     batch: BatchArgs,
     /// Write answers to this file as they come, errors beside it; `-` writes both to standard output
-    #[arg(long, short = 'o', visible_alias = "output-file", value_name = "FILE", required_unless_present = "dry_run")]
+    #[arg(
+        long,
+        short = 'o',
+        visible_alias = "output-file",
+        alias = "output_file",
+        value_name = "FILE",
+        required_unless_present = "dry_run"
+    )]
     output: Option<PathBuf>,
     /// Errors into the same file as answers
     #[arg(long)]
@@ -60,6 +67,12 @@ pub(super) struct Args {
     progress: Style,
 }
 
+impl Args {
+    pub(super) const fn style(&self) -> Style {
+        self.progress
+    }
+}
+
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let started = Instant::now();
     let checked = args.batch.check(global, None).await?;
@@ -77,6 +90,8 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let Some(output) = args.output.as_deref().filter(|_| !args.batch.dry_run) else {
         return first::dry_run(global, &checked, &deployments).await;
     };
+    let output = Output::new(output, args.combined);
+    output.probe()?;
     if !args.simulate {
         first::examine_deployments(global, &checked, &deployments).await?;
     }
@@ -105,7 +120,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
         backend: &backend,
         checked: &checked,
         spec,
-        output: Output::new(output, args.combined),
+        output,
         retry_failed: args.batch.retry_failed,
         append: args.batch.append,
         fail_fast: args.batch.fail_fast,

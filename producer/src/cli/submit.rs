@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long)]
     wait: bool,
     /// Write the results to this file as they come, errors beside it; waits
-    #[arg(long, short = 'o', value_name = "FILE")]
+    #[arg(long, short = 'o', alias = "output_file", value_name = "FILE")]
     output: Option<PathBuf>,
     /// Errors into the same file as answers
     #[arg(long, requires = "output")]
@@ -44,6 +44,12 @@ pub(super) struct Args {
     /// How progress is shown
     #[arg(long, value_enum, default_value = "auto")]
     progress: Style,
+}
+
+impl Args {
+    pub(super) const fn style(&self) -> Style {
+        self.progress
+    }
 }
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
@@ -58,16 +64,17 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     if args.batch.dry_run {
         return first::dry_run(global, &checked, &[]).await;
     }
+    let output = match &args.output {
+        Some(path) => Output::new(path, args.combined),
+        None => Output::Count,
+    };
+    output.probe()?;
     let place = place::find(global, &config, Missing::Create)?;
     let stop = Stop::on_signals("stopping the submission; what is submitted goes on")?;
     let backend = backends::open(&place, &config, Need::Queue).await?;
     if !global.quiet {
         warn_of_unserved(&backend, &checked).await?;
     }
-    let output = match &args.output {
-        Some(path) => Output::new(path, args.combined),
-        None => Output::Count,
-    };
     let drive = Drive {
         global,
         backend: &backend,

@@ -58,7 +58,7 @@ impl Summary {
         if global.json {
             let machine = self.machine();
             if matches!(self.output, Output::Stdout) {
-                ui::tell(&serde_json::to_string(&machine).unwrap_or_default());
+                ui::event(&machine);
             } else {
                 ui::json(&machine)?;
             }
@@ -68,7 +68,8 @@ impl Summary {
         Ok(self.exit())
     }
 
-    fn exit(&self) -> Exit {
+    /// Returns how the program ends.
+    pub(super) fn exit(&self) -> Exit {
         if !self.complete {
             Exit::Interrupted
         } else if self.counts.succeeded >= self.total {

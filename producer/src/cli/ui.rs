@@ -11,12 +11,20 @@ use super::fault::{Exit, Fault};
 /// Whether what is told goes to the log, because a machine reads standard error.
 static LOGGED: AtomicBool = AtomicBool::new(false);
 
+/// Whether standard error holds JSON alone, because a machine reads it.
+static JSON: AtomicBool = AtomicBool::new(false);
+
 /// The bar on the terminal, which steps aside for every line.
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Puts what is told from now on into the log.
 pub(super) fn tell_in_log() {
     LOGGED.store(true, Ordering::Relaxed);
+}
+
+/// Writes all that is told from now on as JSON, one object a line.
+pub(super) fn tell_as_json() {
+    JSON.store(true, Ordering::Relaxed);
 }
 
 /// Says which bar is on the terminal now.
@@ -51,7 +59,18 @@ pub(super) fn tell(text: &str) {
         tracing::info!("{text}");
         return;
     }
-    write(text);
+    if JSON.load(Ordering::Relaxed) {
+        event(&serde_json::json!({ "message": text }));
+    } else {
+        write(text);
+    }
+}
+
+/// Writes a value as one line of JSON to standard error.
+pub(super) fn event(value: &impl serde::Serialize) {
+    if let Ok(text) = serde_json::to_string(value) {
+        write(&text);
+    }
 }
 
 fn write(text: &str) {
@@ -66,6 +85,6 @@ fn write(text: &str) {
 
 /// Tells what went wrong and what to do, as one line of JSON if a machine reads; returns how the program ends.
 pub(super) fn fault(fault: &Fault, json: bool) -> Exit {
-    write(&if json { fault.json().to_string() } else { fault.to_string() });
+    write(&if json || JSON.load(Ordering::Relaxed) { fault.json().to_string() } else { fault.to_string() });
     fault.exit
 }

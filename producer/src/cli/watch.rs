@@ -12,6 +12,7 @@ use gristmill_common::store::{DeploymentReport, Store};
 use super::disk;
 use super::drive::{Drive, Shared};
 use super::fault::{Exit, Fault};
+use super::follow::Counts;
 use super::progress::{Progress, View, top_error};
 use super::table::plural;
 use super::when::FailFast;
@@ -40,7 +41,7 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Watch {
     store: Arc<dyn Store>,
     control: gristmill_producer::Control,
-    counts: tokio::sync::watch::Sender<super::follow::Counts>,
+    counts: tokio::sync::watch::Receiver<Counts>,
     models: BTreeSet<Arc<str>>,
     /// Whether this process works the batch, so that nobody else will mend its deployments.
     in_process: bool,
@@ -66,11 +67,16 @@ impl Watch {
         Self {
             store: Arc::clone(&drive.backend.store),
             control: shared.control.clone(),
-            counts: shared.counts.clone(),
+            counts: shared.counts.subscribe(),
             models: drive.models().cloned().collect(),
             in_process,
             progress: Progress::new(drive.style, drive.global),
-            view: View { batch: drive.spec.name.clone(), total: drive.checked.jobs, ..View::default() },
+            view: View {
+                batch: drive.spec.name.clone(),
+                total: drive.checked.jobs,
+                workers: u64::from(in_process),
+                ..View::default()
+            },
             paused: Vec::new(),
             in_flight: 0,
             stuck: Stuck::default(),
@@ -87,7 +93,9 @@ impl Watch {
 
     /// Looks once, after a while; returns a fault that stops the run.
     pub(super) async fn next(&mut self) -> Option<Fault> {
-        tokio::time::sleep(SHOW_EVERY).await;
+        if let Some(fault) = self.until_it_shows().await {
+            return Some(fault);
+        }
         let submission = self.control.progress.borrow().clone();
         let counts = *self.counts.borrow();
         if let Some(batch) = submission.batch
@@ -101,15 +109,8 @@ impl Watch {
         if self.full_since.is_some() {
             self.view.waiting_for = Some("no space is left on the disk of the database: free some".to_owned());
         }
-        (self.view.done, self.view.before) = (counts.done(), counts.before);
-        (self.view.succeeded, self.view.failed) = (counts.succeeded, counts.unsuccessful());
-        self.view.total = Shared::total(self.beside, self.jobs, submission.already_there);
+        self.count(counts, submission.already_there);
         self.progress.show(&mut self.view);
-        if let (Some(batch), Some(limit)) = (submission.batch, self.fail_fast)
-            && limit.is_reached(counts.failed_now, counts.done().saturating_sub(counts.before))
-        {
-            return Some(self.give_up(batch, counts.failed_now).await);
-        }
         if !self.in_process {
             return None;
         }
@@ -122,6 +123,41 @@ impl Watch {
             return None;
         }
         self.check_disk().await
+    }
+
+    /// Waits until it is time to show; failures are looked at as they land. Returns a fault that stops the run.
+    async fn until_it_shows(&mut self) -> Option<Fault> {
+        let show = tokio::time::sleep(SHOW_EVERY);
+        tokio::pin!(show);
+        loop {
+            tokio::select! {
+                biased;
+                Ok(()) = self.counts.changed(), if self.fail_fast.is_some() => {}
+                () = &mut show => return None,
+            }
+            let counts = *self.counts.borrow_and_update();
+            let batch = self.control.progress.borrow().batch;
+            if let (Some(batch), Some(limit)) = (batch, self.fail_fast)
+                && limit.is_reached(counts.failed_now, counts.done().saturating_sub(counts.before))
+            {
+                return Some(self.give_up(batch, counts.failed_now).await);
+            }
+        }
+    }
+
+    fn count(&mut self, counts: Counts, already_there: u64) {
+        (self.view.done, self.view.before) = (counts.done(), counts.before);
+        (self.view.succeeded, self.view.failed) = (counts.succeeded, counts.unsuccessful());
+        self.view.total = Shared::total(self.beside, self.jobs, already_there);
+    }
+
+    /// Shows how it ended.
+    pub(super) fn finish(mut self) {
+        let already_there = self.control.progress.borrow().already_there;
+        let counts = *self.counts.borrow();
+        self.count(counts, already_there);
+        (self.view.running, self.view.waiting_for) = (0, None);
+        self.progress.finish(&mut self.view);
     }
 
     /// Ends a batch of which too much fails; others than this process are told by cancelling it.
@@ -179,7 +215,8 @@ impl Watch {
         let workers = self.store.workers().await?;
         let alive = workers.iter().filter(|worker| worker.alive);
         self.in_flight = alive.clone().map(|worker| u64::from(worker.in_flight)).sum();
-        self.view.workers = alive.count() as u64;
+        // The worker of this process may only be about to start.
+        self.view.workers = (alive.count() as u64).max(u64::from(self.in_process));
         // What is held may wait for its turn, and what is called may be another batch's.
         self.view.running = held.min(self.in_flight);
         self.paused = self.store.paused_deployments().await?;

@@ -92,6 +92,14 @@ pub(super) fn tag(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Reads a model's name.
+pub(super) fn model(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("write the model's name, such as gpt-4o".to_owned()),
+        name => Ok(name.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

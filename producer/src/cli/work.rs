@@ -19,7 +19,7 @@ Examples:
 #[expect(clippy::doc_markdown, reason = "these comments are the help text")]
 pub(super) struct Args {
     /// Serve this model; may be repeated [default: all of the configuration's model_list]
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = super::when::model)]
     model: Vec<String>,
     /// The OpenAI-compatible endpoint, such as http://localhost:8000/v1
     #[arg(long, value_name = "URL")]

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
-use gristmill_common::job::JobOptions;
+use gristmill_common::job::{JobOptions, Metadata};
+use gristmill_common::splice::Members;
 use tokio::sync::mpsc;
 
 use super::duplicate::{self, Duplicates, Ids};
@@ -86,19 +87,29 @@ pub fn check(source: Source, defaults: Defaults) -> Result<Checked, Error> {
             return Err(Error::Kind { path: source.path().to_owned(), what });
         }
     }
-    let unit = requests.unit();
-    let Found { good, lines, models, endpoints, mut bad, bad_total, ids, unsent } = found;
+    let (unit, is_cut_short) = (requests.unit(), requests.is_cut_short());
+    let Found { good, lines, mut models, endpoints, mut bad, bad_total, last_bad, ids, unsent } = found;
     if lines == 0 {
         return Err(Error::Kind { path: source.path().to_owned(), what: "holds no requests".to_owned() });
     }
-    let Duplicates { lines: repeated, shown } = ids.duplicates(&source, &defaults)?;
+    let Duplicates { lines: repeated, shown, models: repeated_models } = ids.duplicates(&source, &defaults)?;
+    for (model, count) in repeated_models {
+        if let Some(counted) = models.get_mut(model.as_str()) {
+            *counted = counted.saturating_sub(count);
+        }
+    }
+    models.retain(|_, count| *count > 0);
     bad.extend(shown);
     bad.sort();
     bad.truncate(SHOWN_LINES);
+    // That rows were not read must not go under among the others.
+    bad.extend(last_bad.filter(|last| is_cut_short && !bad.contains(last)));
     let total = bad_total + repeated.len() as u64;
-    let bad = BadLines { path: source.path().to_owned(), shown: bad, total, lines, unit };
+    let advice = source.advice(unit);
+    let bad = BadLines { path: source.path().to_owned(), shown: bad, total, lines, unit, advice };
     let kept = good.saturating_sub(repeated.len() as u64);
-    if total > 0 && (!defaults.skip_invalid || kept == 0) {
+    // Nobody asked to leave out rows that were never read.
+    if total > 0 && (!defaults.skip_invalid || kept == 0 || is_cut_short) {
         return Err(Error::Lines(bad));
     }
     let sweep = &defaults.sweep;
@@ -129,6 +140,7 @@ struct Found {
     endpoints: BTreeSet<&'static str>,
     bad: Vec<BadLine>,
     bad_total: u64,
+    last_bad: Option<BadLine>,
     ids: Ids,
     unsent: BTreeSet<&'static str>,
 }
@@ -146,15 +158,17 @@ impl Found {
                 if let Some(model) = request.model.filter(|_| defaults.sweep.models.is_empty()) {
                     self.count_model(&model);
                 }
-                if let Some(serde_json::Value::Object(metadata)) = &request.metadata {
-                    self.unsent.extend(PARAMETERS.into_iter().filter(|name| metadata.contains_key(*name)));
+                if let Some(metadata) = &request.metadata {
+                    self.unsent.extend(parameters(metadata));
                 }
             }
             Err(Bad { reason, .. }) => {
                 self.bad_total += 1;
+                let bad = BadLine { number, reason };
                 if self.bad.len() < SHOWN_LINES {
-                    self.bad.push(BadLine { number, reason });
+                    self.bad.push(bad.clone());
                 }
+                self.last_bad = Some(bad);
             }
         }
     }
@@ -165,6 +179,14 @@ impl Found {
             None => _ = self.models.insert(model.into(), 1),
         }
     }
+}
+
+/// Returns which of the keys mean a parameter elsewhere.
+fn parameters(metadata: &Metadata) -> impl Iterator<Item = &'static str> {
+    let mut members = Members::new(metadata.get()).ok();
+    // It is an object, so no member fails.
+    let keys = std::iter::from_fn(move || members.as_mut()?.next_member().ok().flatten());
+    keys.filter_map(|(key, _)| PARAMETERS.into_iter().find(|name| *name == key))
 }
 
 impl Checked {

@@ -3,6 +3,7 @@
 //! The first pass keeps a hash of each id. Those that occur twice are looked at again in a further pass, by a second hash
 //! that shares nothing with the first: 128 bits agree by chance once in 10²⁵ inputs of 5 million lines.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::requests::Requests;
@@ -14,13 +15,15 @@ pub(super) struct Ids {
     hashes: Vec<u64>,
 }
 
-/// The lines whose custom id is on an earlier line.
+/// The good lines whose custom id is on an earlier line.
 #[derive(Debug, Default)]
 pub(super) struct Duplicates {
     /// All of them, in order.
     pub(super) lines: Vec<u64>,
     /// The first of them, with the reason.
     pub(super) shown: Vec<BadLine>,
+    /// How many of them name each model.
+    pub(super) models: BTreeMap<String, u64>,
 }
 
 /// An id that may occur twice, once its first line was met.
@@ -52,8 +55,14 @@ impl Ids {
             let first = &mut firsts[position];
             if first.line == 0 {
                 *first = First { line: item.number, check };
-            } else if first.check == check {
+            // A line that is wrong in another way is told once.
+            } else if first.check == check
+                && let Ok(request) = &item.request
+            {
                 found.lines.push(item.number);
+                if let Some(model) = &request.model {
+                    *found.models.entry(model.clone()).or_default() += 1;
+                }
                 if found.shown.len() < SHOWN_LINES {
                     let name = serde_json::Value::from(custom_id);
                     let reason = format!("custom_id {name} is on {} {} already", requests.unit().as_str(), first.line);

@@ -6,10 +6,11 @@
 //! plain line are the user's metadata.
 
 use bytes::Bytes;
-use gristmill_common::splice::Members;
+use gristmill_common::job::Metadata;
+use gristmill_common::splice::{Members, quoted};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 /// The paths of the API that are known.
 pub const ENDPOINTS: [&str; 5] = [CHAT, "/v1/responses", "/v1/completions", "/v1/embeddings", MESSAGES];
@@ -19,7 +20,7 @@ const CHAT: &str = "/v1/chat/completions";
 pub const MESSAGES: &str = "/v1/messages";
 
 /// Longest custom id that is taken, in bytes.
-const MAX_CUSTOM_ID_BYTES: usize = 512;
+pub(super) const MAX_CUSTOM_ID_BYTES: usize = 512;
 
 /// What is wrong with a plain line or a row that names no model.
 const NO_MODEL: &str = "has no model; add it, or give --model";
@@ -32,7 +33,7 @@ pub(super) struct Request {
     /// The line's own word for the model.
     pub(super) model: Option<String>,
     pub(super) body: Bytes,
-    pub(super) metadata: Option<Value>,
+    pub(super) metadata: Option<Metadata>,
 }
 
 /// A line that cannot be sent.
@@ -93,8 +94,10 @@ fn read_parts(line: &Bytes, number: u64, rules: Rules<'_>, seen: &mut Option<Str
         });
     }
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+    let is_whole = fields.method.is_some() && fields.url.is_some() && fields.body.is_some();
     let is_batch = fields.method.is_some() || fields.url.is_some() || fields.body.is_some();
-    if !is_batch && fields.params.is_none() {
+    let may_be_plain = (!is_batch && fields.params.is_none()) || (!is_whole && is_plain(text, rules)?);
+    if may_be_plain {
         return read_plain(text, number, rules, seen);
     }
     *seen = fields.custom_id.map(custom_id_text).transpose()?;
@@ -103,6 +106,17 @@ fn read_parts(line: &Bytes, number: u64, rules: Rules<'_>, seen: &mut Option<Str
     // The missing id was refused with the other missing parts.
     let custom_id = seen.clone().unwrap_or_default();
     Ok(Request { custom_id, endpoint, model, body: line.slice_ref(body.get().as_bytes()), metadata: None })
+}
+
+/// Tells whether a line has a prompt or messages of its own, so that any other key of it is metadata.
+fn is_plain(text: &str, rules: Rules<'_>) -> Result<bool, String> {
+    let mut members = Members::new(text).map_err(|error| error.to_string())?;
+    while let Some((key, _)) = members.next_member().map_err(|error| error.to_string())? {
+        if key == rules.prompt_key || key == "messages" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes apart `{"custom_id","method","url","body"}`.
@@ -141,7 +155,7 @@ fn missing(parts: &[(&str, Option<&RawValue>)]) -> String {
 /// Reads `{"prompt": "…"}` or `{"messages": […]}` with the user's own keys beside it.
 fn read_plain(text: &str, number: u64, rules: Rules<'_>, seen: &mut Option<String>) -> Result<Request, String> {
     let (mut prompt, mut messages, mut model) = (None, None, None);
-    let mut metadata = Map::new();
+    let mut metadata = Kept::default();
     // Parsed before: it is an object.
     let mut members = Members::new(text).map_err(|error| error.to_string())?;
     while let Some((key, place)) = members.next_member().map_err(|error| error.to_string())? {
@@ -152,8 +166,9 @@ fn read_plain(text: &str, number: u64, rules: Rules<'_>, seen: &mut Option<Strin
             key if key == rules.prompt_key => prompt = Some(raw),
             "messages" => messages = Some(raw),
             _ => {
-                let value = serde_json::from_str(raw.get()).map_err(|error| not_json(&error))?;
-                metadata.insert(key.into_owned(), value);
+                // Strings and numbers that nobody could read are refused.
+                serde_json::from_str::<Value>(raw.get()).map_err(|error| not_json(&error))?;
+                metadata.keep(&key, raw.get());
             }
         }
     }
@@ -175,7 +190,7 @@ fn read_plain(text: &str, number: u64, rules: Rules<'_>, seen: &mut Option<Strin
         model => read_model(model, "model", rules.needs_model)?,
     };
     let custom_id = seen.clone().unwrap_or_else(|| format!("line-{number}"));
-    Ok(Request { custom_id, endpoint: CHAT, model, body: body.into(), metadata: some_metadata(metadata) })
+    Ok(Request { custom_id, endpoint: CHAT, model, body: body.into(), metadata: metadata.into_metadata() })
 }
 
 /// Makes the request of one row of a table.
@@ -185,13 +200,13 @@ pub(super) fn of_row(
     cells: impl Iterator<Item = (impl AsRef<str>, String)>,
 ) -> Result<Request, Bad> {
     let (mut custom_id, mut model, mut prompt) = (None, None, String::new());
-    let mut metadata = Map::new();
+    let mut metadata = Kept::default();
     for (column, cell) in cells {
         match column.as_ref() {
             column if column == rules.prompt_key => prompt = cell,
             "custom_id" => custom_id = Some(cell),
             "model" => model = Some(cell),
-            column => _ = metadata.insert(column.to_owned(), cell.into()),
+            column => metadata.keep(column, &Value::from(cell).to_string()),
         }
     }
     let bad = |custom_id: &Option<String>, reason| Bad { custom_id: custom_id.clone(), reason };
@@ -209,7 +224,7 @@ pub(super) fn of_row(
     };
     let body = prompt_body(&Value::from(prompt).to_string()).into();
     let custom_id = custom_id.unwrap_or_else(|| format!("row-{number}"));
-    Ok(Request { custom_id, endpoint: CHAT, model, body, metadata: some_metadata(metadata) })
+    Ok(Request { custom_id, endpoint: CHAT, model, body, metadata: metadata.into_metadata() })
 }
 
 /// Checks that bytes are text.
@@ -224,8 +239,24 @@ fn prompt_body(prompt: &str) -> String {
     format!("{{\"messages\":[{{\"role\":\"user\",\"content\":{prompt}}}]}}")
 }
 
-fn some_metadata(metadata: Map<String, Value>) -> Option<Value> {
-    (!metadata.is_empty()).then_some(Value::Object(metadata))
+/// The user's own keys with their values, each a JSON text, in the order in which they stand.
+#[derive(Default)]
+struct Kept(Vec<(String, String)>);
+
+impl Kept {
+    /// Keeps a value; of a repeated key the last one.
+    fn keep(&mut self, key: &str, json: &str) {
+        self.0.retain(|(known, _)| known != key);
+        self.0.push((key.to_owned(), json.to_owned()));
+    }
+
+    fn into_metadata(self) -> Option<Metadata> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let members: Vec<String> = self.0.iter().map(|(key, json)| format!("{}:{json}", quoted(key))).collect();
+        Metadata::from_json(format!("{{{}}}", members.join(",")))
+    }
 }
 
 fn custom_id_text(raw: &RawValue) -> Result<String, String> {

@@ -121,6 +121,8 @@ pub struct BadLines {
     pub lines: u64,
     /// What a line of this input is.
     pub unit: Unit,
+    /// What to do, where the input looks like something else than lines of requests.
+    pub advice: Option<&'static str>,
 }
 
 impl BadLines {

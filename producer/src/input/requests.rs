@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use super::line::{self, Bad, Request, Rules};
 use super::reader::{Lines, Next};
 use super::source::Layout;
+use super::sweep::Naming;
 use super::table::Table;
 use super::{Defaults, Error, MAX_LINE_BYTES, Source, Unit};
 
@@ -15,6 +16,7 @@ const PROMPT: &str = "prompt";
 pub(super) struct Requests<'a> {
     source: &'a Source,
     rules: Rules<'a>,
+    naming: Naming,
     format: Format,
     /// Requests that may still be read.
     left: u64,
@@ -44,7 +46,8 @@ impl<'a> Requests<'a> {
                 Format::Table(table.map_err(|what| Error::Kind { path: source.path().to_owned(), what })?)
             }
         };
-        Ok(Self { source, rules, format, left: defaults.limit.unwrap_or(u64::MAX) })
+        let naming = defaults.sweep.naming();
+        Ok(Self { source, rules, naming, format, left: defaults.limit.unwrap_or(u64::MAX) })
     }
 
     /// Returns what its numbers count.
@@ -52,6 +55,14 @@ impl<'a> Requests<'a> {
         match self.format {
             Format::Lines(_) => Unit::Line,
             Format::Table(_) => Unit::Row,
+        }
+    }
+
+    /// Tells whether the reading stopped before the end, at a row that makes what follows unreadable.
+    pub(super) const fn is_cut_short(&self) -> bool {
+        match &self.format {
+            Format::Lines(_) => false,
+            Format::Table(table) => table.is_cut_short(),
         }
     }
 
@@ -65,6 +76,7 @@ impl<'a> Requests<'a> {
             Format::Table(table) => table.next(self.rules),
         };
         let Some((number, request)) = read.map_err(|error| failed(self.source, error))? else { return Ok(None) };
+        let request = request.and_then(|request| self.naming.allow(request));
         self.left -= u64::from(request.is_ok());
         Ok(Some(Item { number, request }))
     }

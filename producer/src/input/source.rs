@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use gristmill_common::clock::{Clock as _, SystemClock};
 use gristmill_common::id::OwnerId;
+use serde::de::IgnoredAny;
 use sha2::{Digest as _, Sha256};
 
 use super::unpack::unpacked;
-use super::{BOM, Error};
+use super::{BOM, Error, Unit};
 
 /// Bytes that are looked at to tell what an input is.
 const HEAD_BYTES: u64 = 256;
@@ -104,6 +105,22 @@ impl Source {
             Layout::Table { delimiter: b',' }
         } else {
             Layout::Lines
+        }
+    }
+
+    /// Says what to do with an input whose beginning looks like something else than one JSON object a line.
+    pub(super) fn advice(&self, unit: Unit) -> Option<&'static str> {
+        let begin = plain_text(&self.head);
+        let first = begin.split_inclusive(|byte| *byte == b'\n').next().filter(|line| line.ends_with(b"\n"));
+        match first.map(serde_json::from_slice::<IgnoredAny>) {
+            _ if unit == Unit::Row => None,
+            Some(Err(error)) if begin.starts_with(b"{") && error.is_eof() => {
+                Some("an object must stand on one line: `jq -c . FILE` writes it so")
+            }
+            Some(Err(_)) if !begin.starts_with(b"{") => {
+                Some("if it is CSV, name the column of the prompts: --prompt-column NAME")
+            }
+            _ => None,
         }
     }
 

@@ -9,7 +9,7 @@ use gristmill_common::job::JobOptions;
 use gristmill_common::splice::{self, NotAnObject};
 use serde_json::value::RawValue;
 
-use super::line::Request;
+use super::line::{Bad, MAX_CUSTOM_ID_BYTES, Request};
 use crate::submit::NewJob;
 
 /// The variants of every request. By default there is one: the request as it is.
@@ -40,6 +40,9 @@ pub enum InvalidParameter {
     /// The model has an option of its own.
     #[error("name models with --model, once for each")]
     Model,
+    /// A value begins as a JSON list or object and is none.
+    #[error("the value {0} is not JSON; quote it for the shell, or write a text as \"{0}\"")]
+    NotJson(String),
     /// A value is there twice.
     #[error("the value {0} is there twice")]
     Twice(String),
@@ -72,6 +75,7 @@ impl FromStr for Parameter {
             }
             let json = match serde_json::from_str::<&RawValue>(word) {
                 Ok(raw) => raw.get().to_owned(),
+                Err(_) if word.starts_with(['[', '{']) => return Err(InvalidParameter::NotJson(word.to_owned())),
                 Err(_) => splice::quoted(word),
             };
             if values.iter().any(|(other, _)| *other == json) {
@@ -145,6 +149,29 @@ impl Sweep {
         self.jobs_per_model().saturating_mul(self.models.len().max(1) as u64)
     }
 
+    /// Returns what the custom ids of its lines must leave free.
+    pub(super) fn naming(&self) -> Naming {
+        let several = self.parameters.iter().filter(|parameter| parameter.values.len() > 1);
+        let mut dimensions: Vec<(&str, usize)> = several
+            .map(|Parameter { name, values }| {
+                (name.as_str(), values.iter().map(|(_, label)| label.len()).max().unwrap_or(0))
+            })
+            .collect();
+        if self.models.len() > 1 {
+            dimensions.push(("model", self.models.iter().map(|model| model.len()).max().unwrap_or(0)));
+        }
+        if self.repeat > 1 {
+            dimensions.push(("sample", (self.repeat - 1).to_string().len()));
+        }
+        let longest = dimensions.iter().map(|(name, label)| "|=".len() + name.len() + label).sum();
+        Naming { marks: dimensions.iter().map(|(name, _)| format!("|{name}=")).collect(), longest }
+    }
+
+    /// Returns the names of what it varies: they stand in the custom ids and the tags.
+    pub fn dimensions(&self) -> Vec<String> {
+        self.naming().marks.iter().map(|mark| mark.trim_matches(['|', '=']).to_owned()).collect()
+    }
+
     /// Lays out every variant; a dimension with several values shows in the custom id and the tags.
     pub(super) fn expansion(&self, options: &JobOptions) -> Expansion<'_> {
         let mut combinations = vec![(Vec::new(), String::new(), options.tags.clone())];
@@ -195,6 +222,34 @@ impl Sweep {
 fn note(suffix: &mut String, tags: &mut BTreeMap<String, String>, name: &str, label: &str) {
     suffix.push_str(&format!("|{name}={label}"));
     tags.insert(name.to_owned(), label.to_owned());
+}
+
+/// What a sweep puts behind custom ids.
+#[derive(Debug)]
+pub(super) struct Naming {
+    /// The beginning of each dimension's part.
+    marks: Vec<String>,
+    /// Bytes of the longest text that it puts behind one.
+    longest: usize,
+}
+
+impl Naming {
+    /// Refuses a request of which a variant's custom id could be another line's, or too long.
+    pub(super) fn allow(&self, request: Request) -> Result<Request, Bad> {
+        let custom_id = &request.custom_id;
+        let reason = if let Some(mark) = self.marks.iter().find(|mark| custom_id.contains(mark.as_str())) {
+            format!("custom_id holds {mark:?}, which this sweep puts behind custom_ids; rename it")
+        } else if !self.marks.is_empty() && custom_id.len() + self.longest > MAX_CUSTOM_ID_BYTES {
+            format!(
+                "custom_id has {} bytes and this sweep adds up to {}, at most {MAX_CUSTOM_ID_BYTES} are taken together",
+                custom_id.len(),
+                self.longest
+            )
+        } else {
+            return Ok(request);
+        };
+        Err(Bad { custom_id: Some(request.custom_id), reason })
+    }
 }
 
 impl Expansion<'_> {

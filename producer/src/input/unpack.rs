@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
@@ -19,7 +19,7 @@ pub(super) fn unpacked(file: impl Read + 'static) -> io::Result<Box<dyn Read>> {
     // A pipe may bring less at first, but pipes are spooled.
     let head = reader.fill_buf()?;
     Ok(if head.starts_with(GZIP) {
-        Box::new(Packed(MultiGzDecoder::new(reader)))
+        Box::new(Packed(Gzip(Some(GzDecoder::new(reader)))))
     } else if head.starts_with(ZSTD) {
         Box::new(Packed(Zstd { reader, decoder: FrameDecoder::new(), in_frame: false }))
     } else {
@@ -40,6 +40,35 @@ impl<R: Read> Read for Packed<R> {
             }
             _ => error,
         })
+    }
+}
+
+/// Reads gzip members one after the other. Zeros behind one are padding, as tapes and block devices leave it.
+struct Gzip<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let count = member.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let Some(mut reader) = self.0.take().map(GzDecoder::into_inner) else { break };
+            loop {
+                let available = reader.fill_buf()?;
+                let zeros = available.iter().take_while(|byte| **byte == 0).count();
+                if available.is_empty() {
+                    break;
+                }
+                if zeros < available.len() {
+                    reader.consume(zeros);
+                    self.0 = Some(GzDecoder::new(reader));
+                    break;
+                }
+                reader.consume(zeros);
+            }
+        }
+        Ok(0)
     }
 }
 
@@ -130,6 +159,9 @@ mod tests {
         assert_eq!(read(b"plain".to_vec()).unwrap(), "plain");
         assert_eq!(read(Vec::new()).unwrap(), "");
         assert_eq!(read([gzip(&long), gzip("end")].concat()).unwrap(), format!("{long}end"));
+        assert_eq!(read([gzip(&long), vec![0; 600_000]].concat()).unwrap(), long, "zeros are padding");
+        assert_eq!(read([gzip(&long), vec![0; 9], gzip("end")].concat()).unwrap(), format!("{long}end"));
+        assert!(read([gzip(&long), b"junk".to_vec()].concat()).is_err());
         assert_eq!(read([zstd(&long), skippable, zstd("end")].concat()).unwrap(), format!("{long}end"));
     }
 

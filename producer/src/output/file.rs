@@ -8,15 +8,19 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use gristmill_common::id::BatchId;
+use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::outcome::{ResultRow, Status};
 use serde::Deserialize;
 
 use super::line;
 use crate::by_job::ByJob;
 
-/// Bytes of a line that are looked at to tell whose it is.
-const HEAD_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest line that is taken for a result, in bytes: an answer of the largest size that may be configured, with its escapes.
+const LINE_BYTES: usize = 512 * 1024 * 1024;
+/// Bytes read at once.
+const READ_BYTES: usize = 256 * 1024;
+/// How every line begins that was written here.
+const BEGINNING: &[u8] = b"{\"id\":\"batch_req_";
 
 /// Where results go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +33,24 @@ pub struct Paths {
 
 impl Paths {
     /// Returns `out.jsonl` and `out.errors.jsonl` for `out.jsonl`.
+    ///
+    /// Where the answers go to what is there and no file, such as a pipe or `/dev/null`, errors go there, too.
     pub fn new(answers: PathBuf, combined: bool) -> Self {
+        let combined = combined || is_no_file(&answers);
         let stem = answers.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let extension = answers.extension().map_or_else(|| "jsonl".into(), |extension| extension.to_string_lossy());
         let errors = answers.with_file_name(format!("{stem}.errors.{extension}"));
         Self { errors: (!combined).then_some(errors), answers }
     }
+
+    fn all(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.answers.as_path()).chain(self.errors.as_deref())
+    }
+}
+
+/// Tells whether something is there that is neither a file nor a directory.
+fn is_no_file(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|kind| !kind.is_file() && !kind.is_dir())
 }
 
 /// What went wrong with a file.
@@ -49,13 +65,23 @@ pub enum WriteError {
         #[source]
         source: io::Error,
     },
+    /// The file holds results of another batch.
+    #[error("{path} exists and holds results of another batch on line {line}; nothing was changed")]
+    OtherBatch {
+        /// The file.
+        path: PathBuf,
+        /// The first such line, from 1.
+        line: u64,
+        /// The other batch.
+        batch: BatchId,
+    },
     /// The file holds something else.
-    #[error("{path} exists and holds {what}; nothing was changed")]
+    #[error("{path} exists and holds something that is not Gristmill's on line {line}; nothing was changed")]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What it holds.
-        what: &'static str,
+        /// The first such line, from 1.
+        line: u64,
     },
 }
 
@@ -80,14 +106,14 @@ pub(super) struct Slot {
 pub(super) const IN_ERRORS: u32 = 1 << 31;
 
 impl Files {
-    /// Fails if a file is there that holds something other than results of this batch or of a simulation.
+    /// Fails where the files could not be written: tries, and leaves everything as it was.
     ///
     /// # Errors
     ///
-    /// [`WriteError::Foreign`], or [`WriteError::Io`] where the place cannot be read or its directory is not there.
-    pub fn check(paths: &Paths, batch: Option<BatchId>) -> Result<(), WriteError> {
-        for path in [Some(&paths.answers), paths.errors.as_ref()].into_iter().flatten() {
-            let failed = |source| WriteError::Io { path: path.clone(), source };
+    /// [`WriteError::Io`].
+    pub fn probe(paths: &Paths) -> Result<(), WriteError> {
+        for path in paths.all() {
+            let failed = |source| WriteError::Io { path: path.to_owned(), source };
             if path.is_dir() {
                 return Err(failed(io::Error::from(io::ErrorKind::IsADirectory)));
             }
@@ -96,11 +122,29 @@ impl Files {
             {
                 return Err(failed(io::Error::new(io::ErrorKind::NotFound, "its directory is not there")));
             }
-            match File::open(path) {
-                Ok(file) => owner_of(&file).map_err(failed)?.allows(batch, path)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(failed(error)),
+            // Opening a pipe waits for its reader.
+            if is_no_file(path) {
+                continue;
             }
+            let is_new = !path.exists();
+            OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
+            if is_new {
+                // Of a link that leads nowhere yet, what it leads to.
+                let made = std::fs::canonicalize(path).map_err(failed)?;
+                std::fs::remove_file(made).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails if a file is there that holds something other than results of this batch or of a simulation, on whatever line.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::OtherBatch`], [`WriteError::Foreign`], or [`WriteError::Io`] where it cannot be read.
+    pub fn check(paths: &Paths, batch: Option<BatchId>) -> Result<(), WriteError> {
+        for path in paths.all() {
+            read_lines(path, batch, |_| {})?;
         }
         Ok(())
     }
@@ -109,11 +153,13 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// As [`Files::check`].
+    /// As [`Files::probe`] and [`Files::check`].
     pub fn create(paths: &Paths, batch: BatchId) -> Result<Self, WriteError> {
+        Self::probe(paths)?;
         Self::check(paths, Some(batch))?;
-        if let Some(errors) = &paths.errors {
-            remove(errors)?;
+        match &paths.errors {
+            Some(errors) => remove(errors)?,
+            None => remove_former(paths, batch)?,
         }
         let mut answers = Sheet::new(paths.answers.clone());
         answers.open()?;
@@ -279,13 +325,27 @@ pub(super) fn remove(path: &Path) -> Result<(), WriteError> {
     }
 }
 
-/// Copies a file without some of its lines and puts the copy in its place.
+/// Takes away the file of errors that an earlier run wrote beside the answers, if it is of this batch: its rows stand among the
+/// answers now.
+pub(super) fn remove_former(paths: &Paths, batch: BatchId) -> Result<(), WriteError> {
+    let Some(former) = Paths::new(paths.answers.clone(), false).errors else { return Ok(()) };
+    let mut some = false;
+    // What else stands there is none of ours.
+    let is_ours = read_lines(&former, Some(batch), |found| some |= matches!(found, Found::Ours(_))).is_ok();
+    if is_ours && some { remove(&former) } else { Ok(()) }
+}
+
+/// Copies a file without some of its lines and puts the copy in its place, with the same mode; a link stays one.
 fn compact(path: &Path, gone: &[u32]) -> io::Result<(File, u64)> {
+    let path = std::fs::canonicalize(path)?;
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".compacting");
     let copy_path = path.with_file_name(name);
-    let mut copy = io::BufWriter::new(File::create(&copy_path)?);
-    let mut reader = BufReader::new(File::open(path)?);
+    let original = File::open(&path)?;
+    let copy = File::create(&copy_path)?;
+    copy.set_permissions(original.metadata()?.permissions())?;
+    let mut copy = io::BufWriter::new(copy);
+    let mut reader = BufReader::new(original);
     let mut gone = gone.iter().copied().peekable();
     let mut text = Vec::new();
     let mut length = 0;
@@ -301,53 +361,89 @@ fn compact(path: &Path, gone: &[u32]) -> io::Result<(File, u64)> {
     }
     let mut copy = copy.into_inner().map_err(io::IntoInnerError::into_error)?;
     copy.sync_all()?;
-    std::fs::rename(&copy_path, path)?;
+    std::fs::rename(&copy_path, &path)?;
     copy.seek(io::SeekFrom::End(0))?;
     Ok((copy, length))
 }
 
-/// Whose lines a file holds.
-pub(super) enum Owner {
-    Nobody,
-    Batch(BatchId),
-    Simulation,
-    Unknown,
+/// One line of a file that may be taken up.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A result of the batch.
+    Ours(Ours),
+    /// What may go: a blank line, or a result of a simulation.
+    Nothing,
 }
 
-impl Owner {
-    fn allows(&self, batch: Option<BatchId>, path: &Path) -> Result<(), WriteError> {
-        let what = match self {
-            Self::Nobody | Self::Simulation => return Ok(()),
-            Self::Batch(owner) if Some(*owner) == batch => return Ok(()),
-            Self::Batch(_) => "results of another batch",
-            Self::Unknown => "something that is not Gristmill's",
-        };
-        Err(WriteError::Foreign { path: path.to_owned(), what })
-    }
+/// What a line says of itself.
+#[derive(Debug, Deserialize)]
+pub(super) struct Ours {
+    pub(super) job_id: JobId,
+    batch_id: BatchId,
+    pub(super) run: u32,
+    pub(super) status: Status,
+    #[serde(default)]
+    simulated: bool,
 }
 
-pub(super) fn owner_of(file: &File) -> io::Result<Owner> {
+/// Hands on each whole line of a file, if it is there; returns the bytes that they have together.
+///
+/// What does not end was being written when a process died: the beginning of a result is passed over.
+///
+/// # Errors
+///
+/// As [`Files::check`].
+pub(super) fn read_lines(
+    path: &Path,
+    batch: Option<BatchId>,
+    mut note: impl FnMut(Found),
+) -> Result<Option<u64>, WriteError> {
     #[derive(Deserialize)]
     struct Line {
         gristmill: Ours,
     }
-    #[derive(Deserialize)]
-    struct Ours {
-        batch_id: BatchId,
-        #[serde(default)]
-        simulated: bool,
+
+    let failed = |source| WriteError::Io { path: path.to_owned(), source };
+    // Opening a pipe waits for its writer.
+    if is_no_file(path) {
+        return Ok(None);
     }
-    if !file.metadata()?.is_file() {
-        return Ok(Owner::Nobody);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut reader = BufReader::with_capacity(READ_BYTES, file);
+    let (mut length, mut text) = (0, Vec::new());
+    for line in 1.. {
+        let foreign = || WriteError::Foreign { path: path.to_owned(), line };
+        let first = reader.fill_buf().map_err(failed)?;
+        // A file of something else may be one long line.
+        if first.first().is_some_and(|byte| *byte != b'{' && !byte.is_ascii_whitespace()) {
+            return Err(foreign());
+        }
+        text.clear();
+        let count = (&mut reader).take(LINE_BYTES as u64).read_until(b'\n', &mut text).map_err(failed)?;
+        let is_whole = text.ends_with(b"\n");
+        let found = match serde_json::from_slice::<Line>(&text) {
+            Ok(Line { gristmill: ours }) if Some(ours.batch_id) == batch => Found::Ours(ours),
+            Ok(Line { gristmill: Ours { simulated: true, .. } }) => Found::Nothing,
+            Ok(Line { gristmill: Ours { batch_id, .. } }) => {
+                return Err(WriteError::OtherBatch { path: path.to_owned(), line, batch: batch_id });
+            }
+            Err(_) if text.trim_ascii().is_empty() => Found::Nothing,
+            Err(_)
+                if !is_whole && count < LINE_BYTES && (text.starts_with(BEGINNING) || BEGINNING.starts_with(&text)) =>
+            {
+                break;
+            }
+            Err(_) => return Err(foreign()),
+        };
+        if !is_whole {
+            break;
+        }
+        note(found);
+        length += count as u64;
     }
-    let mut first = Vec::new();
-    BufReader::new(file).take(HEAD_BYTES).read_until(b'\n', &mut first)?;
-    if first.trim_ascii().is_empty() {
-        return Ok(Owner::Nobody);
-    }
-    Ok(match serde_json::from_slice::<Line>(&first) {
-        Ok(Line { gristmill: Ours { simulated: true, .. } }) => Owner::Simulation,
-        Ok(Line { gristmill: Ours { batch_id, .. } }) => Owner::Batch(batch_id),
-        Err(_) => Owner::Unknown,
-    })
+    Ok(Some(length))
 }

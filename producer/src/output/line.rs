@@ -70,7 +70,7 @@ struct Ours<'a> {
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     tags: &'a std::collections::BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a serde_json::Value>,
+    metadata: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a ErrorRecord>,
 }
@@ -136,7 +136,7 @@ pub fn line(row: &ResultRow) -> Vec<u8> {
             finished_at: result.finished_at,
             simulated: row.simulated,
             tags: &row.tags,
-            metadata: row.metadata.as_ref(),
+            metadata: row.metadata.as_ref().map(|metadata| verbatim(metadata.get().as_bytes())),
             error,
         },
     };

@@ -1,41 +1,25 @@
 //! Taking up a pair of files that an earlier process wrote: what they hold stays where it is.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufRead as _, BufReader, Seek as _};
+use std::io::{self, Seek as _};
 
 use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::outcome::Status;
-use serde::Deserialize;
 
 use super::Paths;
-use super::file::{Files, IN_ERRORS, Owner, Sheet, Slot, WriteError, owner_of, remove};
+use super::file::{Files, Found, IN_ERRORS, Ours, Sheet, Slot, WriteError, read_lines, remove, remove_former};
 use crate::by_job::ByJob;
-
-/// What a line says of itself.
-#[derive(Deserialize)]
-struct Line {
-    gristmill: Ours,
-}
-
-#[derive(Deserialize)]
-struct Ours {
-    job_id: JobId,
-    batch_id: BatchId,
-    run: u32,
-    status: Status,
-}
 
 impl Files {
     /// Takes up the files of an earlier process, so that what they hold is not written again; makes them where there are none.
     ///
-    /// `keep` tells of a job and a run whether its line still counts. What does not, and what cannot be read, is left out when
-    /// the files are settled.
+    /// `keep` tells of a job and a run whether its line still counts. What does not, and what is left of a simulation, is left
+    /// out when the files are settled. Where errors stand beside the answers, an earlier file of errors of this batch goes.
     ///
     /// # Errors
     ///
-    /// As [`Files::check`].
+    /// As [`Files::check`]; nothing is changed then.
     pub fn resume(paths: &Paths, batch: BatchId, keep: impl Fn(JobId, u32) -> bool) -> Result<Self, WriteError> {
-        Self::check(paths, Some(batch))?;
         let mut files = Self {
             answers: Sheet::new(paths.answers.clone()),
             errors: paths.errors.clone().map(Sheet::new),
@@ -43,28 +27,39 @@ impl Files {
         };
         let Self { answers, errors, latest } = &mut files;
         let is_split = errors.is_some();
-        let counts = |ours: &Ours| ours.batch_id == batch && keep(ours.job_id, ours.run);
+        let counts = |ours: &Ours| keep(ours.job_id, ours.run);
         let mut gone = Vec::new();
-        take_up(answers, batch, |line, ours| match ours {
-            Some(ours) if counts(&ours) && (!is_split || ours.status == Status::Succeeded) => {
+        // Both are read before either is changed.
+        let answers_length = read(answers, batch, |line, found| match found {
+            Found::Ours(ours) if counts(&ours) && (!is_split || ours.status == Status::Succeeded) => {
                 gone.extend(claim(latest, line, &ours));
             }
             _ => gone.push(line),
         })?;
-        answers.open()?;
-        if let Some(errors) = errors {
-            let taken = take_up(errors, batch, |line, ours| match ours {
-                Some(ours) if counts(&ours) && ours.status != Status::Succeeded => {
+        let errors_length = match errors {
+            Some(errors) => read(errors, batch, |line, found| match found {
+                Found::Ours(ours) if counts(&ours) && ours.status != Status::Succeeded => {
                     gone.extend(claim(latest, line | IN_ERRORS, &ours));
                 }
                 _ => gone.push(line | IN_ERRORS),
-            })?;
-            if !taken {
-                remove(&errors.path)?;
-            }
-            errors.obsolete.extend(gone.iter().filter(|line| *line & IN_ERRORS != 0).map(|line| line & !IN_ERRORS));
+            })?,
+            None => None,
+        };
+        if take_up(answers, answers_length)? {
+            answers.obsolete.extend(gone.iter().filter(|line| *line & IN_ERRORS == 0));
         }
-        answers.obsolete.extend(gone.iter().filter(|line| *line & IN_ERRORS == 0));
+        answers.open()?;
+        match errors {
+            Some(errors) => {
+                if take_up(errors, errors_length)? {
+                    let gone = gone.iter().filter(|line| *line & IN_ERRORS != 0);
+                    errors.obsolete.extend(gone.map(|line| line & !IN_ERRORS));
+                } else {
+                    remove(&errors.path)?;
+                }
+            }
+            None => remove_former(paths, batch)?,
+        }
         Ok(files)
     }
 }
@@ -80,33 +75,29 @@ fn claim(latest: &mut ByJob<Slot>, line: u32, ours: &Ours) -> Option<u32> {
     (before.run > 0).then_some(before.line)
 }
 
-/// Reads the lines of a file, if it is there and the batch's; returns whether it is.
-fn take_up(sheet: &mut Sheet, batch: BatchId, mut note: impl FnMut(u32, Option<Ours>)) -> Result<bool, WriteError> {
-    let failed = sheet.failed();
-    let mut file = match OpenOptions::new().read(true).write(true).open(&sheet.path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(failed(error)),
-    };
-    if !matches!(owner_of(&file).map_err(&failed)?, Owner::Batch(owner) if owner == batch) {
+/// Counts the lines of a file, if it is there; returns the bytes of those that are whole, if there are any of the batch's.
+fn read(sheet: &mut Sheet, batch: BatchId, mut note: impl FnMut(u32, Found)) -> Result<Option<u64>, WriteError> {
+    let (mut lines, mut some) = (0, false);
+    let length = read_lines(&sheet.path, Some(batch), |found| {
+        some |= matches!(found, Found::Ours(_));
+        note(lines, found);
+        lines += 1;
+    })?;
+    sheet.lines = lines;
+    Ok(length.filter(|_| some))
+}
+
+/// Opens a file behind its whole lines; returns whether it holds any of the batch's.
+fn take_up(sheet: &mut Sheet, length: Option<u64>) -> Result<bool, WriteError> {
+    let Some(length) = length else {
+        sheet.lines = 0;
         return Ok(false);
-    }
-    file.rewind().map_err(&failed)?;
-    let mut reader = BufReader::new(&file);
-    let mut text = Vec::new();
-    loop {
-        text.clear();
-        let count = reader.read_until(b'\n', &mut text).map_err(&failed)?;
-        // What does not end was being written when the process died.
-        if !text.ends_with(b"\n") {
-            break;
-        }
-        note(sheet.lines, serde_json::from_slice::<Line>(&text).ok().map(|line| line.gristmill));
-        sheet.lines += 1;
-        sheet.length += count as u64;
-    }
-    file.set_len(sheet.length).map_err(&failed)?;
+    };
+    let failed = sheet.failed();
+    let mut file = OpenOptions::new().read(true).write(true).open(&sheet.path).map_err(&failed)?;
+    file.set_len(length).map_err(&failed)?;
     file.seek(io::SeekFrom::End(0)).map_err(&failed)?;
+    sheet.length = length;
     sheet.file = Some(file);
     Ok(true)
 }

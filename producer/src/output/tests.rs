@@ -80,6 +80,15 @@ fn a_body_keeps_its_text_and_loses_its_line_breaks() {
 }
 
 #[test]
+fn metadata_comes_back_as_it_was_written_but_on_one_line() {
+    let text = "{\"z\":12345678901234567890123,\n  \"a\":1.10}";
+    let metadata = gristmill_common::job::Metadata::from_json(text.to_owned());
+    let text = String::from_utf8(line(&ResultRow { metadata, ..row(BatchId::new(time()), 0) })).unwrap();
+    assert!(text.contains(r#""metadata":{"z":12345678901234567890123,"a":1.10}"#), "{text}");
+    read(text.as_bytes());
+}
+
+#[test]
 fn an_error_of_the_provider_stands_in_the_response() {
     let batch = BatchId::new(time());
     let mut error = ErrorRecord::new(ErrorClass::BadRequest, "no such parameter");
@@ -194,14 +203,89 @@ fn files_of_others_are_not_touched() {
     std::fs::write(&path, "my thesis\n").unwrap();
     assert!(matches!(Files::create(&paths, ours), Err(WriteError::Foreign { .. })));
     std::fs::write(&path, line(&row(other, 0))).unwrap();
-    assert!(matches!(Files::create(&paths, ours), Err(WriteError::Foreign { .. })));
+    assert!(
+        matches!(Files::create(&paths, ours), Err(WriteError::OtherBatch { line: 1, batch, .. }) if batch == other)
+    );
     assert!(Files::create(&paths, other).is_ok());
     std::fs::write(&path, line(&ResultRow { simulated: true, ..row(other, 0) })).unwrap();
     assert!(Files::create(&paths, ours).is_ok());
     std::fs::write(paths.errors.as_ref().unwrap(), "notes\n").unwrap();
     assert!(Files::create(&paths, ours).is_err());
-    assert!(Files::check(&Paths::new(dir.path().join("no/out.jsonl"), false), None).is_err());
-    assert!(Files::check(&Paths::new(dir.path().to_owned(), false), None).is_err());
+    assert!(Files::probe(&Paths::new(dir.path().join("no/out.jsonl"), false)).is_err());
+    assert!(Files::probe(&Paths::new(dir.path().to_owned(), false)).is_err());
+}
+
+#[test]
+fn a_foreign_line_anywhere_keeps_a_file_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = Paths::new(dir.path().join("out.jsonl"), false);
+    let (batch, other) = (BatchId::new(time()), BatchId::new(time()));
+    let ours = |ordinal| line(&row(batch, ordinal));
+    let simulated = line(&ResultRow { simulated: true, ..row(other, 0) });
+    let cut = ours(7)[..40].to_vec();
+    let notes = b"{\"note\":1}\n".to_vec();
+    let refused: [(Vec<Vec<u8>>, u64); 7] = [
+        (vec![ours(0), notes.clone(), ours(1)], 2),
+        (vec![simulated.clone(), notes], 2),
+        (vec![simulated.clone(), line(&row(other, 1))], 2),
+        (vec![ours(0), line(&row(other, 1))], 2),
+        (vec![ours(0), b"my thesis".to_vec()], 2),
+        (vec![b"my thesis".to_vec()], 1),
+        (vec![cut.clone(), b"\n".to_vec(), ours(1)], 1),
+    ];
+    for (lines, at) in refused {
+        let text = lines.concat();
+        for path in [&paths.answers, paths.errors.as_ref().unwrap()] {
+            std::fs::write(path, &text).unwrap();
+            let found = match Files::resume(&paths, batch, |_, _| true) {
+                Err(WriteError::Foreign { line, .. } | WriteError::OtherBatch { line, .. }) => line,
+                other => panic!("must be refused: {other:?}"),
+            };
+            assert_eq!((found, std::fs::read(path).unwrap()), (at, text.clone()));
+            assert!(Files::check(&paths, Some(batch)).is_err());
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    // Real results behind simulated ones stay; a cut line, also alone, is written anew.
+    std::fs::write(&paths.answers, [simulated, ours(0), cut.clone()].concat()).unwrap();
+    let mut files = Files::resume(&paths, batch, |_, _| true).unwrap();
+    files.settle().unwrap();
+    assert_eq!(std::fs::read(&paths.answers).unwrap(), ours(0));
+    drop(files);
+    for text in [&cut[..], &cut[..5]] {
+        std::fs::write(&paths.answers, text).unwrap();
+        Files::resume(&paths, batch, |_, _| true).unwrap();
+        assert_eq!(std::fs::read(&paths.answers).unwrap(), b"");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_and_modes_outlast_the_leaving_out_of_lines() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("real")).unwrap();
+    let (link, target) = (dir.path().join("out.jsonl"), dir.path().join("real/data"));
+    symlink("real/data", &link).unwrap();
+    let paths = Paths::new(link.clone(), true);
+    Files::probe(&paths).unwrap();
+    assert!(!target.exists(), "trying leaves nothing behind");
+    let batch = BatchId::new(time());
+    let mut files = Files::create(&paths, batch).unwrap();
+    std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o640)).unwrap();
+    files.write(&[row(batch, 0), ResultRow { run: 2, ..row(batch, 0) }]).unwrap();
+    files.settle().unwrap();
+    files.write(&[row(batch, 1)]).unwrap();
+    assert!(link.symlink_metadata().unwrap().is_symlink());
+    assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(lines(&target).len(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_takes_errors_too() {
+    assert_eq!(Paths::new("/dev/null".into(), false).errors, None);
 }
 
 #[test]
@@ -263,6 +347,10 @@ fn files_move_between_one_and_two_when_they_are_taken_up() {
     assert_eq!(write(&two), 1);
     assert_eq!(lines(two.errors.as_ref().unwrap()).len(), 1);
     assert_eq!(write(&one), 2);
+    assert!(!two.errors.as_ref().unwrap().exists(), "its rows stand in the one file");
+    std::fs::write(two.errors.as_ref().unwrap(), "notes\n").unwrap();
+    assert_eq!(write(&one), 2);
+    assert!(two.errors.as_ref().unwrap().exists(), "which is not ours");
     let simulated = ResultRow { simulated: true, ..row(BatchId::new(time()), 0) };
     std::fs::write(&two.answers, line(&simulated)).unwrap();
     std::fs::write(two.errors.as_ref().unwrap(), line(&simulated)).unwrap();

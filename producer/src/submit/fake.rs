@@ -227,6 +227,9 @@ impl Store for FakeStore {
     async fn retry(&self, _: BatchId, _: &[Status], _: Cursor, _: u32) -> Result<(u64, Option<Cursor>)> {
         unimplemented!()
     }
+    async fn retry_jobs(&self, _: BatchId, _: &[Status], _: &[JobId]) -> Result<u64> {
+        unimplemented!()
+    }
     async fn find_jobs(&self, _: &JobSelector, _: u32) -> Result<Vec<(BatchId, JobId)>> {
         unimplemented!()
     }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use gristmill_common::batch::{Batch, NewBatch};
 use gristmill_common::id::BatchId;
-use gristmill_common::job::{JobOptions, Priority};
+use gristmill_common::job::{Identity, JobOptions, Priority};
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{self, Opened};
 use tokio::sync::watch;
@@ -32,6 +32,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
+use known::Known;
 pub use known::Members;
 use publish::Publisher;
 use record::Submitter;
@@ -88,6 +89,12 @@ pub struct NewJob {
     pub body: Bytes,
     /// Everything else.
     pub options: JobOptions,
+}
+
+impl NewJob {
+    fn identity(&self, simulated: bool) -> Identity {
+        Identity::compute(&self.custom_id, &self.endpoint, &self.model, &self.body, self.options.sample, simulated)
+    }
 }
 
 /// How a caller watches and stops a submission.
@@ -162,6 +169,26 @@ impl Producer {
             self.leave(id).await;
         }
         outcome
+    }
+
+    /// Finds out which of a batch's jobs a stream of jobs holds, as a submission of it would, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] after `control.stop`; what the input and the store refuse for good.
+    pub async fn members<S, E>(&self, batch: &Batch, jobs: S, control: &Control) -> Result<Members>
+    where
+        S: Stream<Item = std::result::Result<NewJob, E>>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut known = Known::new(batch);
+        let mut jobs = pin!(jobs);
+        while !known.is_passed() {
+            let Some(job) = jobs.next().await else { break };
+            let job = job.map_err(|error| Error::Input(error.into()))?;
+            known.take(self, control, job.identity(batch.simulated)).await?;
+        }
+        Ok(known.members())
     }
 
     fn new_batch(&self, spec: &BatchSpec) -> NewBatch {

@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 use gristmill_common::batch::{Batch, NewBatch};
 use gristmill_common::failpoint;
 use gristmill_common::id::JobId;
-use gristmill_common::job::{Identity, Job, LaneKey};
+use gristmill_common::job::{Job, LaneKey};
 use gristmill_common::store::{Chunk, Opened, Recorded, Sealed};
 use tokio::time::Instant;
 
@@ -150,9 +150,7 @@ impl Recorder<'_> {
                 break;
             };
             let job = job.map_err(|error| Error::Input(error.into()))?;
-            let sample = job.options.sample;
-            let identity =
-                Identity::compute(&job.custom_id, &job.endpoint, &job.model, &job.body, sample, self.batch.simulated);
+            let identity = job.identity(self.batch.simulated);
             if self.known.take(self.producer, self.control, identity).await? {
                 self.already_there += 1;
                 self.announce();

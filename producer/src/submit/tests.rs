@@ -1,7 +1,6 @@
 use super::fake::{FakeBroker, FakeStore, Fault};
 use super::*;
 use crate::Options;
-use futures_util::StreamExt as _;
 use gristmill_common::batch::BatchState;
 use gristmill_common::job::LaneKey;
 use gristmill_common::store::{Cursor, Recorded};

@@ -7,7 +7,7 @@ use crate::desk::{Desk, Said};
 
 const GOOD: &str = r#"{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}}"#;
 const HINT: &str = "hint: a line looks like {\"custom_id\":\"1\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\
-                    \"body\":{\"model\":\"…\",\"messages\":[…]}}";
+                    \"body\":{\"model\":\"…\",\"messages\":[…]}}, or {\"prompt\":\"…\",\"model\":\"…\"}";
 
 #[track_caller]
 fn says(said: &Said, code: i32, text: &str) {
@@ -59,10 +59,16 @@ fn files_that_are_no_requests_are_told_apart() {
     }
     std::fs::create_dir(desk.path("folder")).unwrap();
     says(&desk.run(&["run", "folder", "-o", "out.jsonl"]), 1, "error: folder is a directory; name a file in it");
+    let not_there =
+        |name: &str| format!("error: reading {name} failed: No such file or directory (os error 2)\nhint: ");
+    let run = |name: &str| desk.run(&["run", name, "-o", "out.jsonl"]);
+    says(&run("emty.jsonl"), 1, &(not_there("emty.jsonl") + "did you mean empty.jsonl?"));
+    let here = std::fs::canonicalize(desk.path(".")).unwrap();
+    says(&run("something-else"), 1, &format!("{}it was looked for in {}", not_there("something-else"), here.display()));
     says(
-        &desk.run(&["run", "none.jsonl", "-o", "out.jsonl"]),
+        &run("data/in.jsonl"),
         1,
-        "error: reading none.jsonl failed: No such file or directory (os error 2)",
+        &format!("{}there is no directory {}", not_there("data/in.jsonl"), here.join("data").display()),
     );
     assert!(!desk.path("out.jsonl").exists() && !desk.path(".gristmill").exists());
 }
@@ -148,6 +154,16 @@ fn flags_that_do_not_go_together_are_told() {
             "error: --set n is given twice\nhint: give its values together: --set n=A,B",
         ),
         (&["--model", "m", "--model", "m"], "error: --model m is given twice\nhint: --repeat N asks it N times"),
+        (
+            &["--set", "stop=[a,b]"],
+            "error: invalid value 'stop=[a,b]' for '--set <NAME=VALUE,…>': the value [a,b] is not JSON; quote it for the shell, or write a text as \"[a,b]\"",
+        ),
+        (&["--model", ""], "error: invalid value '' for '--model <MODEL>': write the model's name, such as gpt-4o"),
+        (&["--tag", "a=1", "--tag", "a=2"], "error: --tag a is given twice\nhint: a tag has one value: give it once"),
+        (
+            &["--tag", "n=1", "--set", "n=1,2"],
+            "error: --tag n is a tag that this sweep sets itself\nhint: give the tag another name",
+        ),
         (&["--tag", "team"], "error: invalid value 'team' for '--tag <NAME=VALUE>': write it as name=value"),
         (
             &["--deadline", "soon"],
@@ -198,10 +214,14 @@ fn an_output_that_cannot_be_written_is_told_before_anything_is_sent() {
     says(
         &run("thesis.txt"),
         1,
-        "error: thesis.txt exists and holds something that is not Gristmill's; nothing was changed\n\
+        "error: thesis.txt exists and holds something that is not Gristmill's on line 1; nothing was changed\n\
          hint: give another file with -o, or move that one away",
     );
-    says(&run("folder"), 1, "error: writing folder failed: is a directory");
+    says(
+        &run("folder"),
+        1,
+        "error: writing folder failed: is a directory\nhint: name a file in it: -o folder/out.jsonl",
+    );
     says(
         &run("none/out.jsonl"),
         1,
@@ -234,11 +254,15 @@ fn the_output_of_another_batch_is_kept() {
     let base = ["--api-base", &provider.url, "-q", "-o", "out.jsonl"];
     desk.run(&[&["run", "a.jsonl"], &base[..]].concat()).ends_with(0);
     let before = std::fs::read(desk.path("out.jsonl")).unwrap();
+    let name = desk.run(&["status", "--json"]).ends_with(0).json()["name"].as_str().unwrap().to_owned();
     says(
         &desk.run(&[&["run", "b.jsonl"], &base[..]].concat()),
         1,
-        "error: out.jsonl exists and holds results of another batch; nothing was changed\n\
-         hint: give another file with -o, or move that one away",
+        &format!(
+            "error: out.jsonl exists and holds results of another batch on line 1; nothing was changed\n\
+             hint: give another file with -o, or move that one away\n\
+             hint: or go on with that batch, whose name is {name}: add --name {name}"
+        ),
     );
     assert_eq!(std::fs::read(desk.path("out.jsonl")).unwrap(), before);
 }
@@ -279,14 +303,86 @@ fn missing_rights_are_told() {
     says(
         &run(&["run", "../secret.jsonl", "-o", "out.jsonl"]),
         1,
-        "error: reading ../secret.jsonl failed: Permission denied (os error 13)",
+        "error: reading ../secret.jsonl failed: Permission denied (os error 13)\n\
+         hint: allow yourself to read it, for example with chmod u+r",
     );
     says(
         &run(&["run", "../in.jsonl", "--simulate", "-q", "-o", "../closed/out.jsonl"]),
         1,
-        "error: writing ../closed/out.jsonl failed: Permission denied (os error 13)",
+        "error: writing ../closed/out.jsonl failed: Permission denied (os error 13)\n\
+         hint: give another place with -o where you may write, or allow it there",
     );
+    assert!(!desk.path("open/.gristmill").exists(), "nothing was begun");
     let out_of_sight = run(&["run", "../in.jsonl", "--simulate", "-q", "-o", "out.jsonl"]);
     assert_eq!(out_of_sight.code, Some(0), "{out_of_sight:?}");
     allow(".", 0o755);
+}
+
+#[test]
+fn what_looks_like_something_else_is_told_what_to_do() {
+    let desk = Desk::new();
+    let run = ["run", "-", "-o", "out.jsonl", "--model", "m"];
+    let csv = desk.feed(&run, "question,answer\nwhy?,so\n").ends_with(1);
+    assert!(
+        csv.err.contains("\nhint: if it is CSV, name the column of the prompts: --prompt-column NAME\n"),
+        "{csv:?}"
+    );
+    let pretty = desk.feed(&run, "{\n  \"prompt\": \"hi\"\n}\n").ends_with(1);
+    assert!(
+        pretty.err.contains("\nhint: an object must stand on one line: `jq -c . FILE` writes it so\n"),
+        "{pretty:?}"
+    );
+    desk.write("in.csv", "prompt,,\nhi,,\n");
+    let said = desk.run(&["run", "in.csv", "--model", "m", "-o", "-", "--simulate", "-q"]).ends_with(0);
+    assert!(said.out.contains("\"custom_id\":\"row-2\""), "{said:?}");
+    desk.write("open.csv", "prompt,a\nhi,1\n\"ho,2\nhe,3\n");
+    let said = desk.run(&["run", "open.csv", "--model", "m", "-o", "-", "--simulate", "--skip-invalid"]);
+    says(
+        &said,
+        1,
+        "error: open.csv: 1 of 2 rows cannot be sent, nothing was sent\n  \
+         row 3: a quoted field that begins in this row does not end; add the quote that is missing; the rows behind it \
+         were not read, for it cannot be told where they begin",
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_behind_standard_output_is_told() {
+    let desk = Desk::new();
+    desk.write("in.jsonl", GOOD);
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = desk.command(&["run", "in.jsonl", "--simulate", "-q", "-o", "-"]);
+    says(
+        &Said::from(command.stdout(full).output().unwrap()),
+        1,
+        "error: writing to standard output failed: No space left on device (os error 28)\n\
+         hint: free space on that disk and run the same command again",
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn nothing_is_made_beside_what_is_no_file() {
+    let desk = Desk::new();
+    desk.write("in.jsonl", GOOD.replace("hi", "simulate:400"));
+    std::os::unix::fs::symlink("/dev/null", desk.path("out.jsonl")).unwrap();
+    desk.run(&["run", "in.jsonl", "--simulate", "-q", "-o", "out.jsonl"]).ends_with(3);
+    assert!(!desk.path("out.errors.jsonl").exists());
+    assert!(desk.path("out.jsonl").symlink_metadata().unwrap().is_symlink());
+}
+
+#[test]
+fn machines_read_wrong_usage_as_json() {
+    let desk = Desk::new();
+    for arguments in [&["run", "--json", "in.jsonl", "--limt", "3"][..], &["--json", "walk"], &["--json"]] {
+        let said = desk.run(arguments).ends_with(1);
+        let error: serde_json::Value = serde_json::from_str(&said.err).unwrap();
+        assert_eq!((&error["error"]["exit_code"], said.out.as_str()), (&1.into(), ""), "{said:?}");
+        assert!(error["error"]["message"].is_string(), "{said:?}");
+    }
+    let said = desk.run(&["run", "in.jsonl", "-o", "x", "--progress", "json", "--limt", "3"]).ends_with(1);
+    let error: serde_json::Value = serde_json::from_str(&said.err).unwrap();
+    assert_eq!(error["error"]["message"], "unexpected argument '--limt' found");
+    assert_eq!(error["error"]["hint"], "a similar argument exists: '--limit'");
 }

@@ -80,6 +80,10 @@ fn vllms_command_line_is_taken_and_gzip_from_standard_input() {
     command.stdin(std::fs::File::open(bench.desk.path("in")).unwrap());
     Said::from(command.output().unwrap()).ends_with(0);
     assert_eq!(ids(&bench.desk, "out.jsonl"), ["row-2", "row-3"]);
+    let underscored =
+        ["run", "--input_file", "in", "--output_file", "two.jsonl", "--model", "m", "--prompt-column", "prompt"];
+    bench.desk.run(&[&underscored[..], &["--api-base", url]].concat()).ends_with(0);
+    assert_eq!(ids(&bench.desk, "two.jsonl"), ["row-2", "row-3"]);
     let answers = lines(&bench.desk, "out.jsonl");
     assert!(answers.iter().all(|line| line["gristmill"]["metadata"]["answer"].is_string()), "{answers:?}");
 }
@@ -135,6 +139,18 @@ fn too_many_failures_stop_a_run_that_goes_on_later() {
 }
 
 #[test]
+fn a_failure_stops_a_run_before_the_next_calls() {
+    let bench = Bench::new();
+    let good: String = (0..2_000).map(|_| "{\"prompt\":\"hi\"}\n").collect();
+    bench.desk.write("in.jsonl", format!("{{\"prompt\":\"simulate:400\"}}\n{good}"));
+    let said = bench.run(&["in.jsonl", "--model", "m", "--concurrency", "1", "--fail-fast", "1"]).ends_with(3);
+    assert!(said.err.contains("error: stopped by --fail-fast: 1 job failed"), "{said:?}");
+    // At some milliseconds a call, looking four times a second would let hundreds through.
+    let calls = ids(&bench.desk, "out.jsonl").len();
+    assert!(calls < 100, "{calls} calls were made after the failure");
+}
+
+#[test]
 fn a_large_batch_with_a_wrong_key_ends_before_it_begins() {
     let desk = Desk::new();
     let provider = Provider::start_with(&[("SIMULATOR_KEY", "sk-right-key")], &["--require-key-env", "SIMULATOR_KEY"]);
@@ -160,4 +176,65 @@ fn anthropics_requests_need_a_deployment_that_speaks_its_api() {
     );
     let said = desk.run(&["submit", "in.jsonl", "--dry-run", "-q"]).ends_with(0);
     assert!(said.out.starts_with("POST /v1/messages\n\n{\"model\":\"claude-opus-4-6\""), "{said:?}");
+}
+
+#[test]
+fn a_run_leaves_other_jobs_to_others() {
+    let bench = Bench::new();
+    let lines = |names: &[&str]| -> String {
+        let line = |name: &&str| format!("{{\"prompt\":\"{name}\",\"custom_id\":\"{name}\"}}\n");
+        names.iter().map(line).collect()
+    };
+    let names: Vec<String> = (0..25).map(|number| format!("n{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    bench.desk.write("other.jsonl", lines(&["x", "y", "z"]));
+    bench.desk.write("in.jsonl", lines(&names));
+    bench.desk.run(&["submit", "other.jsonl", "--name", "other", "--model", "m"]).ends_with(0);
+    bench.desk.run(&["submit", "in.jsonl", "--name", "mine", "--model", "m"]).ends_with(0);
+    // Messages hold ten jobs: one of them is taken in part.
+    let said = bench.run(&["in.jsonl", "--name", "mine", "--model", "m", "--limit", "13"]).ends_with(0);
+    assert!(said.err.contains("mine: 13 of 13 succeeded"), "{said:?}");
+    assert_eq!((bench.calls(13), ids(&bench.desk, "out.jsonl").len()), (13, 13));
+    let open = |name: &str| {
+        let status = bench.desk.run(&["status", name, "--json"]).ends_with(0).json();
+        status["recorded"].as_u64().unwrap() - status["succeeded"].as_u64().unwrap()
+    };
+    let shown = bench.desk.run(&["status", "other", "--json"]).ends_with(0).out;
+    assert_eq!((open("other"), open("mine")), (3, 12), "{shown}");
+    // The same again, with another 2 of them.
+    bench.run(&["in.jsonl", "--name", "mine", "--model", "m", "--limit", "15"]).ends_with(0);
+    assert_eq!((bench.calls(15), open("other"), open("mine")), (15, 3, 10));
+    // A later run of all gets what is left, and a worker the rest.
+    bench.run(&["in.jsonl", "--name", "mine", "--model", "m"]).ends_with(0);
+    assert_eq!((bench.calls(25), open("other"), open("mine")), (25, 3, 0));
+    let mut worker =
+        bench.desk.command(&["worker", "--model", "m", "--api-base", &bench.provider.url]).spawn().unwrap();
+    wait_until("the other batch", || open("other") == 0);
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    assert_eq!(bench.calls(28), 28, "nothing was asked twice");
+}
+
+#[test]
+fn only_the_inputs_failures_are_retried_and_told() {
+    let bench = Bench::new();
+    let bad = |id: &str, code: u16| format!("{{\"prompt\":\"simulate:{code}\",\"custom_id\":\"{id}\"}}\n");
+    bench.desk.write("in.jsonl", [bad("a", 400), bad("b", 422), bad("c", 422)].concat());
+    let run = |flags: &[&str]| {
+        let said = bench.run(&[&["in.jsonl", "--model", "m", "--name", "x"], flags].concat()).ends_with(3);
+        said.err
+    };
+    run(&[]);
+    assert_eq!(bench.calls(3), 3);
+    let said = run(&["--limit", "1", "--retry-failed"]);
+    assert_eq!(bench.calls(4), 4, "the other two are none of this input's");
+    assert!(said.contains("x: 0 of 1 succeeded, 1 failed;") && said.contains("  1 × BadRequestError: "), "{said}");
+    assert_eq!(said.matches(" × ").count(), 1, "{said}");
+    let left_out = "2 earlier jobs are not in this input now (lines changed or removed, or left out by --limit, --model, \
+                    --set, --repeat or --skip-invalid): b, c";
+    assert!(said.contains(left_out), "{said}");
+    // What it left open goes on after a cancelled batch, too.
+    bench.desk.run(&["cancel", "x"]).ends_with(0);
+    run(&["--retry-failed"]);
+    assert_eq!(bench.calls(7), 7);
 }

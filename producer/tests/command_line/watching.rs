@@ -28,6 +28,26 @@ fn progress_for_machines_is_a_line_of_json_at_a_time() {
 }
 
 #[test]
+fn machines_read_nothing_but_json_and_the_end_is_always_told() {
+    let desk = desk();
+    let provider = Provider::start(&["--fault", "400:1"]);
+    let arguments = ["--api-base", &provider.url, "--limit", "3", "--progress", "json"];
+    for _ in 0..2 {
+        let said = desk.run(&[&RUN[..], &arguments].concat()).ends_with(3);
+        let lines: Vec<Value> = said.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let last = lines.last().unwrap();
+        assert_eq!((&last["done"], &last["total"], &last["failed"]), (&3.into(), &3.into(), &3.into()), "{said:?}");
+        assert!(
+            lines.iter().any(|line| line["message"].as_str().is_some_and(|text| text.contains(" submitted"))),
+            "{said:?}"
+        );
+    }
+    let said = desk.run(&["submit", "in.jsonl", "--name", "x", "--model", "m", "--progress", "json"]).ends_with(0);
+    let last: Value = serde_json::from_str(said.err.lines().rfind(|line| line.contains("total")).unwrap()).unwrap();
+    assert_eq!((&last["done"], &last["total"]), (&60.into(), &60.into()));
+}
+
+#[test]
 fn progress_in_a_log_is_plain_lines_without_colour() {
     let desk = desk();
     let provider = Provider::start(&["--latency", "300ms"]);

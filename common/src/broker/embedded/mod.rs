@@ -137,6 +137,13 @@ impl Settler for Shared {
                 self.lanes().give_back(seq);
                 self.arrived.notify_waiters();
             }
+            // Its row stays, and stands before what this process reads next.
+            Settled::PassOver => {
+                if self.lanes().forget(seq) {
+                    self.hungry.notify_one();
+                    self.arrived.notify_waiters();
+                }
+            }
         }
     }
 }
@@ -156,7 +163,7 @@ impl Settler for AsideSettler {
                 self.0.lanes().settle_aside(id);
                 self.0.store.acknowledge_aside(id);
             }
-            Settled::GiveBack => self.0.lanes().return_aside(id),
+            Settled::GiveBack | Settled::PassOver => self.0.lanes().return_aside(id),
         }
     }
 }

@@ -340,6 +340,10 @@ impl Store for PostgresStore {
         within(LONG_PATIENCE, async { again!(submit::retry(&self.hot, batch, statuses, after, limit)) }).await
     }
 
+    async fn retry_jobs(&self, batch: BatchId, statuses: &[Status], jobs: &[JobId]) -> Result<u64> {
+        within(LONG_PATIENCE, async { again!(submit::retry_jobs(&self.hot, batch, statuses, jobs)) }).await
+    }
+
     async fn find_jobs(&self, selector: &JobSelector, limit: u32) -> Result<Vec<(BatchId, JobId)>> {
         within(LONG_PATIENCE, detail::find_jobs(&self.cold, selector, limit)).await
     }

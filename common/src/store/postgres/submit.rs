@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use sqlx::postgres::{PgBindIterExt as _, PgPool};
+use sqlx::postgres::{PgBindIterExt as _, PgPool, PgRow};
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
@@ -363,6 +363,7 @@ FROM latest LEFT JOIN opened USING (job_id) ORDER BY latest.xid, latest.seq"
 const RETRY: &str = retry!("");
 // The inequality is what the index on unsuccessful results asks for.
 const RETRY_UNSUCCESSFUL: &str = retry!(" AND r.status <> 'succeeded'");
+const RETRY_THESE: &str = retry!(" AND r.job_id = ANY($6)");
 
 const REOPEN: &str = "-- a batch with new runs is open again
 UPDATE gristmill.batch
@@ -377,6 +378,28 @@ pub(super) async fn retry(
     after: Cursor,
     limit: u32,
 ) -> Result<(u64, Option<Cursor>)> {
+    let statement = if statuses.contains(&Status::Succeeded) { RETRY } else { RETRY_UNSUCCESSFUL };
+    let (total, rows) = open_runs(pool, statement, batch, statuses, after, i64::from(limit), None).await?;
+    let last = rows.last().filter(|_| rows.len() >= limit as usize);
+    let next = last.map(|row| Cursor { xid: row.get::<i64, _>("xid").unsigned_abs(), seq: row.get("seq") });
+    Ok((total, next))
+}
+
+pub(super) async fn retry_jobs(pool: &PgPool, batch: BatchId, statuses: &[Status], jobs: &[JobId]) -> Result<u64> {
+    let (total, _) = open_runs(pool, RETRY_THESE, batch, statuses, Cursor::default(), i64::MAX, Some(jobs)).await?;
+    Ok(total)
+}
+
+/// Opens new runs by one of the statements above; returns how many, and the runs that it found ended.
+async fn open_runs(
+    pool: &PgPool,
+    statement: &'static str,
+    batch: BatchId,
+    statuses: &[Status],
+    after: Cursor,
+    limit: i64,
+    jobs: Option<&[JobId]>,
+) -> Result<(u64, Vec<PgRow>)> {
     let doing = "opening new runs";
     let mut tx = pool.begin().await.map_err(failed(doing))?;
     let cancelling: Option<bool> =
@@ -385,15 +408,12 @@ pub(super) async fn retry(
         return Err(Error::Conflict("the batch is still being cancelled; retry it once it has ended".to_owned()));
     }
     let names: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
-    let rows = sqlx::query(if statuses.contains(&Status::Succeeded) { RETRY } else { RETRY_UNSUCCESSFUL })
-        .bind(batch.uuid())
-        .bind(names)
-        .bind(after.xid.to_string())
-        .bind(after.seq)
-        .bind(i64::from(limit))
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(failed(doing))?;
+    let mut query =
+        sqlx::query(statement).bind(batch.uuid()).bind(names).bind(after.xid.to_string()).bind(after.seq).bind(limit);
+    if let Some(jobs) = jobs {
+        query = query.bind(jobs.iter().map(|job| job.uuid()).bind_iter());
+    }
+    let rows = query.fetch_all(&mut *tx).await.map_err(failed(doing))?;
     let opened = |status: Status| {
         let such = rows.iter().filter(|row| row.get("opened") && row.get::<&str, _>("status") == status.as_str());
         i64::try_from(such.count()).unwrap_or(i64::MAX)
@@ -408,7 +428,5 @@ pub(super) async fn retry(
         query.execute(&mut *tx).await.map_err(failed(doing))?;
     }
     tx.commit().await.map_err(failed(doing))?;
-    let last = rows.last().filter(|_| rows.len() >= limit as usize);
-    let next = last.map(|row| Cursor { xid: row.get::<i64, _>("xid").unsigned_abs(), seq: row.get("seq") });
-    Ok((total.unsigned_abs(), next))
+    Ok((total.unsigned_abs(), rows))
 }

@@ -283,6 +283,10 @@ impl Store for SqliteStore {
         submit::retry(&self.core, batch, statuses, after, limit).await.map_err(self.core.failed("opening new runs"))
     }
 
+    async fn retry_jobs(&self, batch: BatchId, statuses: &[Status], jobs: &[JobId]) -> Result<u64> {
+        submit::retry_jobs(&self.core, batch, statuses, jobs).await.map_err(self.core.failed("opening new runs"))
+    }
+
     async fn find_jobs(&self, selector: &JobSelector, limit: u32) -> Result<Vec<(BatchId, JobId)>> {
         detail::find_jobs(&self.core, selector, limit).await.map_err(self.core.failed("looking for a job"))
     }

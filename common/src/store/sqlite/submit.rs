@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
@@ -237,6 +238,67 @@ SET succeeded = succeeded - ?2, failed = failed - ?3, cancelled = cancelled - ?4
     finished_at = NULL, cancel_requested_at = NULL, closed_through = NULL
 WHERE batch_id = ?1";
 
+static ENDED_OF_THESE: Group = Group::new(
+    "-- those of these jobs whose latest run has ended
+WITH wanted (batch_id, job_id) AS (VALUES ",
+    2,
+    ") SELECT j.job_id, j.batch_id, j.model_group, j.priority, j.lane, r.run, r.status
+FROM wanted
+CROSS JOIN job j ON j.batch_id = wanted.batch_id AND j.job_id = wanted.job_id
+CROSS JOIN result r ON r.job_id = j.job_id
+WHERE NOT EXISTS (SELECT 1 FROM live l WHERE l.job_id = r.job_id)
+  AND NOT EXISTS (SELECT 1 FROM result n WHERE n.job_id = r.job_id AND n.run > r.run)",
+);
+
+pub(super) async fn retry_jobs(core: &Core, batch: BatchId, statuses: &[Status], jobs: &[JobId]) -> Done<u64> {
+    let mut work = core.writer.begin().await?;
+    let now = core.now();
+    refuse_cancelling(work.tx(), batch).await?;
+    let put = |values: &mut Values, job: &JobId| {
+        values.put(batch.uuid());
+        values.put(job.uuid());
+    };
+    let read = |row: &SqliteRow| (job_ref(row), row.get::<String, _>("status"));
+    let mut ended: Vec<(JobRef, String)> = ENDED_OF_THESE.fetch(work.tx(), jobs, nothing, put, read).await?;
+    ended.retain(|(_, status)| statuses.iter().any(|wanted| wanted.as_str() == status));
+    reopen(work.tx(), batch, &ended, now).await?;
+    work.commit().await?;
+    Ok(ended.len() as u64)
+}
+
+async fn refuse_cancelling(tx: &mut SqliteConnection, batch: BatchId) -> Done<()> {
+    let cancelling: Option<String> = sqlx::query_scalar(CANCELLING).bind(batch.uuid()).fetch_optional(tx).await?;
+    match cancelling {
+        Some(name) => {
+            let text = format!("batch `{name}` is still being cancelled; retry it once it has ended");
+            Err(Error::Conflict(text).into())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Opens a new run of each of these jobs, given with how the latest one ended.
+async fn reopen(tx: &mut SqliteConnection, batch: BatchId, ended: &[(JobRef, String)], now: i64) -> Done<()> {
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let mut counts = [0_i64; 4];
+    let mut runs = Vec::with_capacity(ended.len());
+    for (job, status) in ended {
+        for (count, known) in counts.iter_mut().zip(Status::ALL) {
+            *count += i64::from(known.as_str() == status);
+        }
+        runs.push((JobRef { run: job.run + 1, ..job.clone() }, now));
+    }
+    wait(tx, &runs, "retry", now).await?;
+    let mut query = sqlx::query(REOPEN).bind(batch.uuid());
+    for count in counts {
+        query = query.bind(count);
+    }
+    query.execute(tx).await?;
+    Ok(())
+}
+
 pub(super) async fn retry(
     core: &Core,
     batch: BatchId,
@@ -247,11 +309,7 @@ pub(super) async fn retry(
     let mut work = core.writer.begin().await?;
     let now = core.now();
     let tx = work.tx();
-    let cancelling: Option<String> = sqlx::query_scalar(CANCELLING).bind(batch.uuid()).fetch_optional(&mut *tx).await?;
-    if let Some(name) = cancelling {
-        let text = format!("batch `{name}` is still being cancelled; retry it once it has ended");
-        return Err(Error::Conflict(text).into());
-    }
+    refuse_cancelling(tx, batch).await?;
     let statement = if statuses.contains(&Status::Succeeded) { ENDED_SO } else { ENDED_BADLY };
     let mut query = sqlx::query(statement).bind(batch.uuid());
     for status in Status::ALL {
@@ -261,22 +319,8 @@ pub(super) async fn retry(
     if rows.is_empty() {
         return Ok((0, None));
     }
-    let mut counts = [0_i64; 4];
-    let mut runs = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let job = job_ref(row);
-        let status: &str = row.get("status");
-        for (count, known) in counts.iter_mut().zip(Status::ALL) {
-            *count += i64::from(known.as_str() == status);
-        }
-        runs.push((JobRef { run: job.run + 1, ..job }, now));
-    }
-    wait(tx, &runs, "retry", now).await?;
-    let mut query = sqlx::query(REOPEN).bind(batch.uuid());
-    for count in counts {
-        query = query.bind(count);
-    }
-    query.execute(&mut *tx).await?;
+    let ended: Vec<(JobRef, String)> = rows.iter().map(|row| (job_ref(row), row.get("status"))).collect();
+    reopen(tx, batch, &ended, now).await?;
     work.commit().await?;
     let last = rows.last().filter(|_| rows.len() >= limit as usize);
     Ok((rows.len() as u64, last.map(|row| Cursor { xid: 0, seq: row.get("seq") })))

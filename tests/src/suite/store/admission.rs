@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gristmill_common::batch::BatchState;
 use gristmill_common::failure::{EarlierAttempt, ErrorClass};
-use gristmill_common::job::Job;
+use gristmill_common::job::{Job, Metadata};
 use gristmill_common::outcome::Status;
 use gristmill_common::store::{Arrival, End, Error, Settlement, Verdict, Wake};
 
@@ -22,7 +22,8 @@ pub async fn an_arrival_is_admitted_with_its_recorded_request(lab: Lab) {
                 job.options.num_retries = Some(2);
                 job.options.deadline = Some(now() + LONG);
                 job.options.tags.insert("split".to_owned(), "dev\u{fc}".to_owned());
-                job.options.metadata = Some(serde_json::json!({"row": [1, {"x": null}]}));
+                job.options.metadata =
+                    Metadata::from_json(r#"{"z":12345678901234567890123, "a":[1.10,{"x":null}]}"#.to_owned());
                 job.options.cache = gristmill_common::job::CachePolicy::ReadOnly;
                 job.options.service_tier = Some("flex".to_owned());
                 job.options.est_tokens = Some(1234);

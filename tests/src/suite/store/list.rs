@@ -157,6 +157,7 @@ macro_rules! store_suite {
             retrying {
                 retry_opens_a_new_run_of_what_failed
                 retry_takes_only_what_it_is_asked_for_by_the_latest_run
+                retry_takes_only_the_jobs_that_it_is_given
                 retry_goes_on_where_it_stopped
                 retry_opens_a_cancelled_batch_again
                 retry_of_a_batch_that_is_being_cancelled_is_a_conflict

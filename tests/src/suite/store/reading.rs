@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use gristmill_common::failure::ErrorClass;
-use gristmill_common::job::Job;
+use gristmill_common::job::{Job, Metadata};
 use gristmill_common::outcome::Status;
 use gristmill_common::store::{BatchSelector, Cursor, Progress, Store};
 
@@ -78,7 +78,8 @@ pub async fn large_results_stand_among_small_ones(lab: Lab) {
     let large = "\u{e9}".repeat(10_000);
     let submitted = lab
         .submitted_with("sweep", 6, |ordinal, job| {
-            job.options.metadata = (ordinal == 3).then(|| serde_json::json!({ "note": large }));
+            job.options.metadata =
+                (ordinal == 3).then(|| Metadata::from_json(serde_json::json!({ "note": large }).to_string()).unwrap());
         })
         .await;
     let worker = lab.worker(LONG).await;

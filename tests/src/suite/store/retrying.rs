@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use gristmill_common::batch::BatchState;
 use gristmill_common::failure::ErrorClass;
+use gristmill_common::id::JobId;
+use gristmill_common::job::Job;
 use gristmill_common::outcome::Status;
 use gristmill_common::store::{Cursor, Error};
 
@@ -83,6 +85,30 @@ pub async fn retry_goes_on_where_it_stopped(lab: Lab) {
     assert_eq!((progress.held, progress.waiting), (0, 17));
     let batch = lab.batch(submitted.id).await;
     assert_eq!((batch.counters.succeeded, batch.counters.done()), (5, 5));
+}
+
+pub async fn retry_takes_only_the_jobs_that_it_is_given(lab: Lab) {
+    let submitted = lab.submitted("sweep", 8).await;
+    let worker = lab.worker(LONG).await;
+    lab.ended(worker, &submitted.jobs[..2], &success("ok")).await;
+    lab.ended(worker, &submitted.jobs[2..6], &failure("no")).await;
+    lab.ended(worker, &submitted.jobs[6..], &ended(Status::Expired, ErrorClass::DeadlineExceeded, "late")).await;
+    let ids = |jobs: &[Job]| jobs.iter().map(|job| job.id).collect::<Vec<_>>();
+    let wanted = [Status::Failed, Status::Expired];
+    let retried = async |ids: &[JobId]| lab.store.retry_jobs(submitted.id, &wanted, ids).await.unwrap();
+    assert_eq!(retried(&[]).await, 0);
+    assert_eq!(retried(&ids(&submitted.jobs[..2])).await, 0, "they succeeded");
+    let some = [ids(&submitted.jobs[1..4]), ids(&submitted.jobs[6..7])].concat();
+    assert_eq!(retried(&some).await, 3);
+    assert_eq!(retried(&some).await, 0, "they are open");
+    let batch = lab.batch(submitted.id).await;
+    let counters = batch.counters;
+    assert_eq!((counters.succeeded, counters.failed, counters.expired), (2, 2, 1));
+    assert_eq!(batch.state, BatchState::Running);
+    assert!(lab.due(3).await.iter().all(|job| job.run == 2 && some.contains(&job.id)));
+    lab.store.cancel(submitted.id).await.unwrap();
+    let error = lab.store.retry_jobs(submitted.id, &wanted, &ids(&submitted.jobs[4..5])).await.unwrap_err();
+    assert!(matches!(error, Error::Conflict(_)), "{error}");
 }
 
 pub async fn retry_opens_a_cancelled_batch_again(lab: Lab) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use gristmill_common::failure::{Cause, EarlierAttempt, ErrorClass, ErrorRecord, SCHEMA_VERSION};
-use gristmill_common::job::{CachePolicy, Job};
+use gristmill_common::job::{CachePolicy, Job, Metadata};
 use gristmill_common::outcome::{CostBasis, JobResult, Status, Usage};
 use gristmill_common::store::{End, Settlement};
 
@@ -191,7 +191,9 @@ pub async fn requests_come_back_as_they_were(lab: Lab) {
         job.lane.group = format!("group {text}").into();
         job.lane.priority = gristmill_common::job::Priority::Bulk;
         job.options.tags = BTreeMap::from([(text.clone(), text.clone()), ("x".to_owned(), String::new())]);
-        job.options.metadata = Some(serde_json::json!({ text.clone(): [null, true, 1.25, TEXTS[ordinal as usize]] }));
+        job.options.metadata = Metadata::from_json(
+            serde_json::json!({ text.clone(): [null, true, 1.25, TEXTS[ordinal as usize]] }).to_string(),
+        );
         job.options.service_tier = Some(text);
         job.options.sample = u32::from(u16::MAX);
         job.options.num_retries = Some(0);
