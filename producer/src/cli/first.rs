@@ -54,9 +54,13 @@ pub(super) async fn examine_deployments(
     for (deployment, examined) in deployments.iter().zip(&found) {
         let (Examined::Unlisted(text) | Examined::Faulty(_, text)) = examined else { continue };
         let text = format!("deployment {}: {text}", deployment.name);
-        if is_fault(examined) && !works(&deployment.group) {
+        if let Examined::Faulty(class, _) = examined
+            && is_fault(examined)
+            && !works(&deployment.group)
+        {
             return Err(Fault::new(text)
                 .hint("nothing was sent: put it right and run the same command again")
+                .class(class.clone())
                 .exit(Exit::Setup));
         }
         if !global.quiet && (is_fault(examined) || matches!(examined, Examined::Unlisted(_))) {
