@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from typing import Any, Dict, Generator, Iterator, List, Literal, Optional, Sequence, Union, overload
+from typing import IO, Any, Dict, Generator, Iterator, List, Literal, Optional, Sequence, Union, overload
 
 from . import _options, _process, _progress, _results, _rows
 from ._results import Results, Row
@@ -55,7 +55,9 @@ def run(
             ``retry_failed=True``, ``set={"temperature": [0, 0.7]}`` …
 
     Raises:
-        GristmillError: The command as a whole failed. A request that failed is a row with an ``error``.
+        GristmillError: The command as a whole failed; where that has a class, as a refused key has, its class in
+            ``gristmill.errors``. A request that failed is a row with an ``error``, and ``row.exception()`` makes an
+            exception of it.
 
     Example:
         >>> rows = gristmill.run(["What is a mill?", "What is grist?"], model="gpt-4o-mini")
@@ -63,10 +65,10 @@ def run(
         >>> rows.to_frame()
     """
     target = "-" if output is None else os.fspath(output)
-    with _input(rows, model, name) as (path, name), _progress.shown(progress) as show:
+    with _input(rows, model, name) as (path, body, name), _progress.shown(progress) as show:
         given = {"model": model, "name": name, "output": target, "progress": "json" if show else "none", **options}
         notes = _process.Notes(show)
-        lines = list(_process.lines(["run", "--json", *_options.flags(given), "--", path], notes=notes))
+        lines = list(_process.lines(["run", "--json", *_options.flags(given), "--", path], body=body, notes=notes))
         # Where the results do not go there, the summary stands on standard output.
         summary = notes.last if output is None else lines[-1]
         if show:
@@ -101,9 +103,9 @@ def submit(
     for option in ("wait", "output"):
         if option in options:
             raise TypeError(f"submit() takes no {option}: read gristmill.results(batch, follow=True)")
-    with _input(rows, model, name) as (path, name), _progress.shown(progress) as show:
+    with _input(rows, model, name) as (path, body, name), _progress.shown(progress) as show:
         given = {"model": model, "name": name, "progress": "json" if show else "none", **options}
-        (told,) = _process.lines(["submit", "--json", *_options.flags(given), "--", path], progress=show)
+        (told,) = _process.lines(["submit", "--json", *_options.flags(given), "--", path], body=body, progress=show)
     return Batch(told["batch"], told["id"], told["recorded"], told["already_there"])
 
 
@@ -193,15 +195,17 @@ def _one(command: str, batch: Union[str, Batch], options: Dict[str, Any]) -> Dic
 @contextlib.contextmanager
 def _input(
     rows: _rows.Rows, model: Union[str, Sequence[str], None], name: Optional[str]
-) -> Iterator["tuple[str, Optional[str]]"]:
-    """Opens the file that holds the rows, and the name that goes with it."""
+) -> Iterator["tuple[str, Optional[IO[bytes]], Optional[str]]"]:
+    """Opens what holds the rows: the path of a file, or standard input with the rows on it; and the name that goes with it.
+
+    Of standard input the files that requests name are in the working directory, as they are for who calls this.
+    """
     given = _rows.path_of(rows)
     if given is not None:
-        yield given, name
+        yield given, None, name
         return
-    with tempfile.TemporaryDirectory(prefix="gristmill-") as directory:
-        path = os.path.join(directory, "rows.jsonl")
-        with open(path, "wb") as file:
-            models: List[str] = [model] if isinstance(model, str) else list(model or ())
-            made = _rows.write(rows, file, " ".join(models))
-        yield path, name or made
+    with tempfile.TemporaryFile(prefix="gristmill-") as file:
+        models: List[str] = [model] if isinstance(model, str) else list(model or ())
+        made = _rows.write(rows, file, " ".join(models))
+        file.seek(0)
+        yield "-", file, name or made

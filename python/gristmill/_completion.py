@@ -7,7 +7,6 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from . import _options, _process, _rows
 from ._results import row
-from .errors import GristmillError
 
 #: Parameters of LiteLLM's that speak of an endpoint or of LiteLLM itself, and what stands for them here.
 _ELSEWHERE = {
@@ -84,7 +83,10 @@ def completion(
         gristmill: Options of ``gristmill call``, such as ``{"db": "sweep.db"}`` or ``{"simulate": True}``.
 
     Raises:
-        GristmillError: The request failed (``exit_code`` 3, the stored error in ``error``), or could not be made.
+        RequestError: The request failed: its class in ``gristmill.errors``, which is LiteLLM's and OpenAI's class as well
+            where these packages are imported. What keeps it from being made raises the same where it has a class: a
+            missing key is an ``AuthenticationError`` with ``exit_code`` 2.
+        GristmillError: Anything else kept it from being made.
 
     Example:
         >>> answer = gristmill.completion(
@@ -180,8 +182,9 @@ def _call(
 
 def _answer(lines: Sequence[Mapping[str, Any]]) -> Completion:
     result = row(lines[0])
-    if result["error"] is not None:
-        raise GristmillError(result["error"]["message"], exit_code=3, error=result["error"])
+    error = result.exception()
+    if error is not None:
+        raise error
     answer = Completion(result["response"])
     for choice in answer.get("choices") or ():
         # OpenAI's own clients have these where the answer leaves them out.

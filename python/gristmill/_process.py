@@ -20,7 +20,7 @@ import threading
 from typing import IO, Any, Callable, Generator, Iterator, Mapping, Optional, Sequence, Union
 
 from . import _binary
-from .errors import GristmillError
+from .errors import SCHEMA_VERSION, GristmillError, from_record
 
 logger = logging.getLogger("gristmill")
 
@@ -55,9 +55,9 @@ class Notes:
         else:
             self.last = value
 
-    def check(self, exit_code: int) -> None:
-        """Raises what the program failed with."""
-        if exit_code in (0, _SOME_FAILED):
+    def check(self, exit_code: int, told: bool) -> None:
+        """Raises what the program failed with; ``told`` says whether it wrote results."""
+        if exit_code == 0 or (exit_code == _SOME_FAILED and (told or not self._error)):
             return
         error = self._error or self._usage_error()
         message = error.get("message") or (
@@ -65,7 +65,11 @@ class Notes:
             if exit_code == _INTERRUPTED
             else f"the program ended with exit code {exit_code}"
         )
-        raise GristmillError(message, hint=error.get("hint"), exit_code=exit_code)
+        hint = error.get("hint")
+        if error.get("class"):
+            record = {"v": SCHEMA_VERSION, "class": error["class"], "message": message, "retryable": False}
+            raise from_record(record, hint=hint, exit_code=exit_code)
+        raise GristmillError(message, hint=hint, exit_code=exit_code)
 
     def _say(self, line: str) -> None:
         if not line:
@@ -95,12 +99,13 @@ class Notes:
 def lines(
     arguments: Sequence[str],
     *,
-    body: Optional[bytes] = None,
+    body: Union[bytes, IO[bytes], None] = None,
     environment: Optional[Mapping[str, str]] = None,
     progress: Optional[Progress] = None,
     notes: Optional[Notes] = None,
 ) -> Generator[dict[str, Any], None, None]:
-    """Runs the program and yields the JSON lines of its standard output; raises what it failed with."""
+    """Runs the program, with a body or an open file as its standard input, and yields the JSON lines of its standard
+    output; raises what it failed with."""
     notes = notes or Notes(progress)
     with contextlib.ExitStack() as stack:
         process = _start(arguments, body, environment, stack)
@@ -109,18 +114,19 @@ def lines(
             threading.Thread(target=_pump, args=(name, pipe, events), daemon=True).start()
         reading = _events(process, events)
         stack.push(functools.partial(_finish, process, reading, notes))
-        interrupted = False
+        interrupted = told = False
         for kind, text in reading:
             if kind == "interrupt":
                 interrupted = True
             elif kind == "note":
                 notes.take(text)
             elif text.strip():
+                told = True
                 yield json.loads(text)
         exit_code = process.wait()
         if interrupted:
             raise KeyboardInterrupt
-        notes.check(exit_code)
+        notes.check(exit_code, told)
 
 
 async def collect(
@@ -145,18 +151,21 @@ async def collect(
     notes = Notes()
     for line in err.decode("utf-8", "replace").splitlines():
         notes.take(line)
-    notes.check(await process.wait())
-    return [json.loads(line) for line in out.splitlines() if line.strip()]
+    told = [json.loads(line) for line in out.splitlines() if line.strip()]
+    notes.check(await process.wait(), bool(told))
+    return told
 
 
 def _start(
     arguments: Sequence[str],
-    body: Optional[bytes],
+    body: Union[bytes, IO[bytes], None],
     environment: Optional[Mapping[str, str]],
     stack: contextlib.ExitStack,
 ) -> subprocess.Popen[str]:
     stdin: Any = subprocess.DEVNULL
-    if body is not None:
+    if body is not None and not isinstance(body, bytes):
+        stdin = body
+    elif body is not None:
         # A file and not a pipe: nobody has to write while the program starts.
         stdin = stack.enter_context(tempfile.TemporaryFile())
         stdin.write(body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional
 
-Row = Dict[str, Any]
+from . import errors
 
 #: Columns that a line holds under ``gristmill``, in the order of the row.
 _OURS = (
@@ -30,6 +30,28 @@ _OURS = (
     "batch_id",
     "run",
 )
+
+#: What OpenAI calls a request that was never sent, and the classes that say why.
+_NEVER_SENT = {"batch_cancelled": "CancelledError", "batch_expired": "DeadlineExceededError"}
+
+
+class Row(Dict[str, Any]):
+    """One result: a dictionary with the columns of the view ``gristmill.results``.
+
+    Example:
+        >>> row["custom_id"], row["status"], row["output_text"]
+    """
+
+    def exception(self) -> Optional[errors.RequestError]:
+        """Returns the error as an exception, which may be raised, pickled and compared; ``None`` of an answer.
+
+        Example:
+            >>> for row in rows.failed:
+            ...     if isinstance(row.exception(), gristmill.errors.RateLimitError):
+            ...         print(row["custom_id"], row.exception().retry_after)
+        """
+        error = self.get("error")
+        return None if error is None else errors.from_record(error)
 
 
 class Results(List[Row]):
@@ -88,7 +110,7 @@ def row(line: Mapping[str, Any]) -> Row:
     response = line.get("response") or {}
     succeeded = ours["status"] == "succeeded"
     body = response.get("body") if succeeded else None
-    return {
+    columns = {
         "custom_id": line["custom_id"],
         "status": ours["status"],
         "output_text": _output_text(body),
@@ -100,6 +122,7 @@ def row(line: Mapping[str, Any]) -> Row:
         "metadata": ours.get("metadata"),
         "response": body,
     }
+    return Row(columns)
 
 
 def latest(rows: Iterable[Row]) -> List[Row]:
@@ -112,10 +135,17 @@ def latest(rows: Iterable[Row]) -> List[Row]:
     return [runs[job_id] for job_id in sorted(runs)]
 
 
-def _error(line: Mapping[str, Any]) -> Row:
+def _error(line: Mapping[str, Any]) -> Dict[str, Any]:
     """The error of a request that was never sent: it has a code and a message alone."""
     error = line.get("error") or {}
-    return {"class": error.get("code"), "code": error.get("code"), "message": error.get("message")}
+    code = error.get("code")
+    return {
+        "v": errors.SCHEMA_VERSION,
+        "class": _NEVER_SENT.get(str(code), code),
+        "code": code,
+        "message": error.get("message"),
+        "retryable": False,
+    }
 
 
 def _output_text(body: Any) -> Optional[str]:
@@ -130,14 +160,14 @@ def _output_text(body: Any) -> Optional[str]:
     return "".join(texts) if texts else None
 
 
-def _flat(one: Row) -> Row:
+def _flat(one: Row) -> Dict[str, Any]:
     error = one["error"] or {}
     flat = {**one, "error_class": error.get("class"), "error_message": error.get("message")}
     metadata = one["metadata"] if isinstance(one["metadata"], dict) else {}
     return {**metadata, **one["tags"], **flat}
 
 
-def read(path: str) -> Iterator[Row]:
+def read(path: str) -> Iterator[Dict[str, Any]]:
     """Reads the lines of a file of results."""
     with open(path, encoding="utf-8") as file:
         for line in file:
