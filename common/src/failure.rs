@@ -455,6 +455,47 @@ mod tests {
     }
 
     #[test]
+    fn the_schema_has_the_classes_and_fields_that_are_written() {
+        let schema: serde_json::Value = serde_json::from_str(include_str!("../../docs/error.schema.json")).unwrap();
+        let names: Vec<&str> = ErrorClass::KNOWN.iter().map(ErrorClass::as_str).collect();
+        assert_eq!(schema["$defs"]["class"]["anyOf"][0]["enum"], serde_json::json!(names));
+        assert!(schema["$id"].as_str().unwrap().ends_with(&format!("/error/{SCHEMA_VERSION}")));
+
+        let text = || Some("x".to_owned());
+        let earlier =
+            EarlierAttempt { attempt: 1, class: ErrorClass::Timeout, status: Some(408), message: String::new() };
+        let full = ErrorRecord {
+            status: Some(500),
+            code: text(),
+            kind: text(),
+            param: text(),
+            provider: text(),
+            model: text(),
+            deployment: text(),
+            request_id: text(),
+            retry_after_ms: Some(1),
+            headers: BTreeMap::from([("x".to_owned(), "y".to_owned())]),
+            body: text(),
+            body_truncated: true,
+            verdict: text(),
+            earlier: vec![earlier],
+            ..ErrorRecord::new(ErrorClass::Api, "").caused_by("other", "x")
+        };
+        let described = |schema: &serde_json::Value, value: &serde_json::Value| {
+            let fields = value.as_object().unwrap();
+            assert!(fields.keys().all(|field| schema["properties"].get(field).is_some()), "{value}");
+            let required = schema["required"].as_array().unwrap();
+            assert!(required.iter().all(|field| fields.contains_key(field.as_str().unwrap())), "{value}");
+        };
+        let properties = &schema["properties"];
+        let value = serde_json::to_value(&full).unwrap();
+        described(&schema, &value);
+        described(&schema, &serde_json::to_value(ErrorRecord::new(ErrorClass::Api, "")).unwrap());
+        described(&properties["causes"]["items"], &value["causes"][0]);
+        described(&properties["earlier"]["items"], &value["earlier"][0]);
+    }
+
+    #[test]
     fn names_round_trip() {
         for class in ErrorClass::KNOWN {
             assert_eq!(&ErrorClass::from_name(class.as_str()), class);

@@ -7,19 +7,23 @@
 Everything is done by the program ``gristmill``, which this package brings and starts.
 """
 
+from . import errors
 from ._batches import Batch, cancel, results, retry, run, status, submit
 from ._completion import Completion, acompletion, completion
-from ._results import Results
-from .errors import GristmillError
+from ._results import Results, Row
+from .errors import GristmillError, RequestError
 
 __all__ = [
     "Batch",
     "Completion",
     "GristmillError",
+    "RequestError",
     "Results",
+    "Row",
     "acompletion",
     "cancel",
     "completion",
+    "errors",
     "results",
     "retry",
     "run",

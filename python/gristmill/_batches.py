@@ -56,7 +56,9 @@ def run(
             ``retry_failed=True``, ``set={"temperature": [0, 0.7]}`` …
 
     Raises:
-        GristmillError: The command as a whole failed. A request that failed is a row with an ``error``.
+        GristmillError: The command as a whole failed; where that has a class, as a refused key has, its class in
+            ``gristmill.errors``. A request that failed is a row with an ``error``, and ``row.exception()`` makes an
+            exception of it.
         TypeError, ValueError: A row or an option cannot be what it is; the message has the row's number.
         FileNotFoundError: There is no such file.
 

@@ -7,7 +7,6 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from . import _options, _process, _rows, _schema
 from ._results import row
-from .errors import GristmillError
 
 #: Parameters of LiteLLM's that speak of an endpoint or of LiteLLM itself, and what stands for them here.
 _ELSEWHERE = {
@@ -143,7 +142,10 @@ def completion(
         parameters: Of the request, such as ``temperature``. ``response_format`` may be a class of pydantic.
 
     Raises:
-        GristmillError: The request failed (``exit_code`` 3, the stored error in ``error``), or could not be made.
+        RequestError: The request failed: its class in ``gristmill.errors``, which is LiteLLM's and OpenAI's class as well
+            where these packages are imported. What keeps it from being made raises the same where it has a class: a
+            missing key is an ``AuthenticationError`` with ``exit_code`` 2.
+        GristmillError: Anything else kept it from being made.
         TypeError: A parameter that cannot be taken.
 
     Example:
@@ -287,8 +289,9 @@ def _seconds(name: str, timeout: Any) -> Optional[str]:
 
 def _answer(lines: Sequence[Mapping[str, Any]]) -> Completion:
     result = row(lines[0])
-    if result["error"] is not None:
-        raise GristmillError(result["error"]["message"], exit_code=3, error=result["error"])
+    error = result.exception()
+    if error is not None:
+        raise error
     answer = Completion(result["response"])
     for choice in answer.get("choices") or ():
         # OpenAI's own clients have these where the answer leaves them out.

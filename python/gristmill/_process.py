@@ -22,7 +22,7 @@ import threading
 from typing import IO, Any, Callable, Generator, Iterator, Mapping, Optional, Sequence, Set, Union
 
 from . import _binary, _speech
-from .errors import GristmillError
+from .errors import SCHEMA_VERSION, GristmillError, from_record
 
 logger = logging.getLogger("gristmill")
 
@@ -74,9 +74,9 @@ class Notes:
         else:
             self.last = value
 
-    def check(self, exit_code: int) -> None:
-        """Raises what the program failed with."""
-        if exit_code in (0, _SOME_FAILED):
+    def check(self, exit_code: int, told: bool) -> None:
+        """Raises what the program failed with; ``told`` says whether it wrote results."""
+        if exit_code == 0 or (exit_code == _SOME_FAILED and (told or not self._error)):
             return
         error = self._error or self._usage_error()
         unknown = _speech.unknown_option(error.get("message") or "")
@@ -88,7 +88,11 @@ class Notes:
             else f"the program ended with exit code {exit_code}"
         )
         hint = error.get("hint")
-        raise GristmillError(self._python(message), hint=hint and self._python(hint), exit_code=exit_code)
+        message, hint = self._python(message), hint and self._python(hint)
+        if error.get("class"):
+            record = {"v": SCHEMA_VERSION, "class": error["class"], "message": message, "retryable": False}
+            raise from_record(record, hint=hint, exit_code=exit_code)
+        raise GristmillError(message, hint=hint, exit_code=exit_code)
 
     def _python(self, text: str) -> str:
         return _speech.python(text, self._of_rows)
@@ -127,7 +131,8 @@ def lines(
     progress: Optional[Progress] = None,
     notes: Optional[Notes] = None,
 ) -> Generator[dict[str, Any], None, None]:
-    """Runs the program and yields the JSON lines of its standard output; raises what it failed with."""
+    """Runs the program, with a body or an open file as its standard input, and yields the JSON lines of its standard
+    output; raises what it failed with."""
     notes = notes or Notes(progress)
     with contextlib.ExitStack() as stack:
         lifeline = stack.enter_context(_lifeline())
@@ -147,18 +152,19 @@ def lines(
             threading.Thread(target=_pump, args=(name, pipe, events), daemon=True).start()
         reading = _events(process, events)
         stack.push(functools.partial(_finish, process, reading, notes))
-        interrupted = False
+        interrupted = told = False
         for kind, text in reading:
             if kind == "interrupt":
                 interrupted = True
             elif kind == "note":
                 notes.take(text)
             elif text.strip():
+                told = True
                 yield json.loads(text)
         exit_code = process.wait()
         if interrupted:
             raise KeyboardInterrupt
-        notes.check(exit_code)
+        notes.check(exit_code, told)
 
 
 async def collect(
@@ -185,8 +191,9 @@ async def collect(
     notes = Notes()
     for line in err.decode("utf-8", "replace").splitlines():
         notes.take(line)
-    notes.check(await process.wait())
-    return [json.loads(line) for line in out.splitlines() if line.strip()]
+    told = [json.loads(line) for line in out.splitlines() if line.strip()]
+    notes.check(await process.wait(), bool(told))
+    return told
 
 
 async def _take_back(process: asyncio.subprocess.Process, talking: "asyncio.Future[Any]") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, SupportsIndex, Union, overload
 
-Row = Dict[str, Any]
+from . import errors
 
 #: Columns that a line holds under ``gristmill``, in the order of the row.
 _OURS = (
@@ -33,6 +33,27 @@ _OURS = (
 
 #: Of an error, what has a column of its own.
 _ERROR = ("class", "status", "code", "message")
+#: What OpenAI calls a request that was never sent, and the classes that say why.
+_NEVER_SENT = {"batch_cancelled": "CancelledError", "batch_expired": "DeadlineExceededError"}
+
+
+class Row(Dict[str, Any]):
+    """One result: a dictionary with the columns of the view ``gristmill.results``.
+
+    Example:
+        >>> row["custom_id"], row["status"], row["output_text"]
+    """
+
+    def exception(self) -> Optional[errors.RequestError]:
+        """Returns the error as an exception, which may be raised, pickled and compared; ``None`` of an answer.
+
+        Example:
+            >>> for row in rows.failed:
+            ...     if isinstance(row.exception(), gristmill.errors.RateLimitError):
+            ...         print(row["custom_id"], row.exception().retry_after)
+        """
+        error = self.get("error")
+        return None if error is None else errors.from_record(error)
 
 
 class Results(List[Row]):
@@ -106,7 +127,7 @@ def row(line: Mapping[str, Any]) -> Row:
     succeeded = ours["status"] == "succeeded"
     body = response.get("body") if succeeded else None
     error = None if succeeded else ours.get("error") or _error(line)
-    return {
+    columns = {
         "custom_id": line["custom_id"],
         "status": ours["status"],
         "output_text": _output_text(body),
@@ -119,6 +140,7 @@ def row(line: Mapping[str, Any]) -> Row:
         "metadata": ours.get("metadata"),
         "response": body,
     }
+    return Row(columns)
 
 
 def latest(rows: Iterable[Row], key: Optional[Callable[[Row], Any]] = None) -> List[Row]:
@@ -131,10 +153,17 @@ def latest(rows: Iterable[Row], key: Optional[Callable[[Row], Any]] = None) -> L
     return sorted(runs.values(), key=key or (lambda one: one["job_id"]))
 
 
-def _error(line: Mapping[str, Any]) -> Row:
+def _error(line: Mapping[str, Any]) -> Dict[str, Any]:
     """The error of a request that was never sent: it has a code and a message alone."""
     error = line.get("error") or {}
-    return {"class": error.get("code"), "code": error.get("code"), "message": error.get("message")}
+    code = error.get("code")
+    return {
+        "v": errors.SCHEMA_VERSION,
+        "class": _NEVER_SENT.get(str(code), code),
+        "code": code,
+        "message": error.get("message"),
+        "retryable": False,
+    }
 
 
 def _output_text(body: Any) -> Optional[str]:
@@ -166,7 +195,7 @@ def _number(text: str) -> Any:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else text
 
 
-def read(path: str) -> Iterator[Row]:
+def read(path: str) -> Iterator[Dict[str, Any]]:
     """Reads the lines of a file of results."""
     with open(path, encoding="utf-8") as file:
         for line in file:

@@ -1,9 +1,12 @@
-//! What `call` asks: a request made of a prompt and options, or read whole. Pure but for standard input.
+//! What `call` asks: a request made of a prompt and options, or read whole. Pure but for standard input
+//! and the files that a request names.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use bytes::Bytes;
 use gristmill_producer::MAX_BODY_BYTES;
+use gristmill_producer::input::{CHAT, inline};
 use serde_json::{Map, Value, json};
 
 use super::fault::Fault;
@@ -82,7 +85,10 @@ impl Ask {
             return Err(wrong("it has no messages".to_owned()));
         }
         let model = body.get("model").and_then(Value::as_str).filter(|name| !name.trim().is_empty());
-        Ok(Request { model: model.map(str::to_owned), body: text.into() })
+        let model = model.map(str::to_owned);
+        let body = inline(&text.into(), CHAT, Path::new(""))
+            .map_err(|reason| Fault::new(format!("the request cannot be sent: {reason}")))?;
+        Ok(Request { model, body })
     }
 }
 
@@ -122,6 +128,21 @@ mod tests {
         let text = r#"{ "model":"m", "messages":[{"role":"user","content":"hi"}], "seed":1e2 }"#;
         let request = ask("-").whole(text.into()).unwrap();
         assert_eq!(request, Request { body: text.into(), model: Some("m".into()) });
+    }
+
+    #[test]
+    fn a_file_that_a_whole_request_names_is_put_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("photo.png");
+        let text = serde_json::json!({
+            "messages": [{ "content": [{ "image_url": { "url": format!("file:{}", path.display()) } }] }]
+        })
+        .to_string();
+        let fault = ask("-").whole(text.clone()).unwrap_err().to_string();
+        assert!(fault.starts_with("error: the request cannot be sent: reading /"), "{fault}");
+        std::fs::write(path, b"GIF89a").unwrap();
+        let body: Value = serde_json::from_slice(&ask("-").whole(text).unwrap().body).unwrap();
+        assert_eq!(body["messages"][0]["content"][0]["image_url"]["url"], "data:image/gif;base64,R0lGODlh");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use chrono::TimeDelta;
 use gristmill_common::backend::{Backend, Need, Place};
 use gristmill_common::clock::{Clock as _, SystemClock};
 use gristmill_common::config::{Config, Overrides, nearest, parse_duration};
+use gristmill_common::failure::ErrorClass;
 use gristmill_common::id::BatchId;
 use gristmill_common::job::{JobOptions, Priority};
 use gristmill_common::outcome::{ResultRow, Status};
@@ -197,7 +198,8 @@ fn check_served(model: &str, workers: &[WorkerRow]) -> Result<(), Fault> {
     }
     served.sort_unstable();
     served.dedup();
-    let fault = Fault::new(format!("no worker serves `{model}`")).exit(Exit::Setup);
+    let fault =
+        Fault::new(format!("no worker serves `{model}`")).class(ErrorClass::UnknownModelGroup).exit(Exit::Setup);
     Err(match nearest(model, served.iter().copied()) {
         Some(near) => fault.hint(format!("did you mean `{near}`?")),
         None => fault
@@ -331,6 +333,7 @@ impl Call<'_> {
             {
                 return Err(Fault::new("no worker made the call in time")
                     .hint("`gristmill check` says what is wrong; `gristmill worker` starts a worker")
+                    .class(ErrorClass::DeadlineExceeded)
                     .exit(Exit::SomeFailed));
             }
             match self.paused().await {
@@ -361,7 +364,11 @@ impl Call<'_> {
         // More calls than the paused deployments' probes: somebody still gets answers.
         (in_flight <= paused.len()).then(|| {
             let reason = report.reason().unwrap_or_else(|| format!("deployment {} does not work", report.deployment));
-            Fault::new(reason).hint("the call is cancelled: put it right and call again").exit(Exit::Setup)
+            let fault = Fault::new(reason).hint("the call is cancelled: put it right and call again").exit(Exit::Setup);
+            match &report.class {
+                Some(class) => fault.class(ErrorClass::from_name(class)),
+                None => fault,
+            }
         })
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use gristmill_common::config::nearest;
+use gristmill_common::failure::ErrorClass;
 use gristmill_common::{backend, config, store};
 use gristmill_producer::{input, output};
 
@@ -51,12 +52,13 @@ impl From<Exit> for ExitCode {
 pub(super) struct Fault {
     message: String,
     hints: Vec<String>,
+    class: Option<ErrorClass>,
     pub(super) exit: Exit,
 }
 
 impl Fault {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hints: Vec::new(), exit: Exit::Usage }
+        Self { message: message.into(), hints: Vec::new(), class: None, exit: Exit::Usage }
     }
 
     /// Makes a fault of an error with its causes.
@@ -82,10 +84,20 @@ impl Fault {
         self
     }
 
+    /// Says what a request that met this would have failed with: programs tell faults apart by it.
+    pub(super) fn class(mut self, class: ErrorClass) -> Self {
+        self.class = Some(class);
+        self
+    }
+
     /// Returns the fault as machines read it.
     pub(super) fn json(&self) -> serde_json::Value {
         let hint = (!self.hints.is_empty()).then(|| self.hints.join("; "));
-        serde_json::json!({ "error": { "message": self.message, "hint": hint, "exit_code": self.exit.code() } })
+        let mut error = serde_json::json!({ "message": self.message, "hint": hint, "exit_code": self.exit.code() });
+        if let Some(class) = &self.class {
+            error["class"] = class.as_str().into();
+        }
+        serde_json::json!({ "error": error })
     }
 
     /// Tells whether something does not work, so that nothing may be expected of it in time.
@@ -172,7 +184,11 @@ impl From<backend::Error> for Fault {
 impl From<config::Error> for Fault {
     fn from(error: config::Error) -> Self {
         let exit = if error.is_setup_fault() { Exit::Setup } else { Exit::Usage };
-        Self::of(&error).exit(exit)
+        let fault = Self::of(&error).exit(exit);
+        match error {
+            config::Error::MissingKey { .. } => fault.class(ErrorClass::Authentication),
+            _ => fault,
+        }
     }
 }
 
@@ -309,12 +325,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_at_the_provider_ends_with_2() {
-        let missing = config::Error::MissingKey {
+        let missing = Fault::from(config::Error::MissingKey {
             host: "api.openai.com".to_owned(),
             variables: "OPENAI_API_KEY".to_owned(),
             note: String::new(),
-        };
-        assert_eq!(Fault::from(missing).exit.code(), 2);
+        });
+        assert_eq!((missing.exit.code(), &missing.json()["error"]["class"]), (2, &"AuthenticationError".into()));
         assert_eq!(Fault::from(gristmill_worker::Error::NoDeployments).exit.code(), 2);
         assert_eq!(Fault::new("x").exit.code(), 1);
         assert_eq!(Fault::from(gristmill_producer::Error::Interrupted).exit.code(), 130);

@@ -54,9 +54,13 @@ pub(super) async fn examine_deployments(
     for (deployment, examined) in deployments.iter().zip(&found) {
         let (Examined::Unlisted(text) | Examined::Faulty(_, text)) = examined else { continue };
         let text = format!("deployment {}: {text}", deployment.name);
-        if is_fault(examined) && !works(&deployment.group) {
+        if let Examined::Faulty(class, _) = examined
+            && is_fault(examined)
+            && !works(&deployment.group)
+        {
             return Err(Fault::new(text)
                 .hint("nothing was sent: put it right and run the same command again")
+                .class(class.clone())
                 .exit(Exit::Setup));
         }
         if !global.quiet && (is_fault(examined) || matches!(examined, Examined::Unlisted(_))) {
@@ -82,7 +86,7 @@ pub(super) async fn dry_run(global: &Global, checked: &Checked, deployments: &[D
             "jobs": checked.jobs, "models": checked.models,
         }))?;
     } else {
-        ui::line(&format!("{}\n\n{text}", head.join("\n")))?;
+        ui::line(&format!("{}\n\n{}", head.join("\n"), without_base64(&text)))?;
     }
     if !global.quiet {
         let of_each = |(model, jobs): (&Arc<str>, &u64)| format!("{} for {model}", count(*jobs));
@@ -104,4 +108,40 @@ fn sent(job: &NewJob, deployment: &Deployment) -> Result<(Vec<String>, bytes::By
     let mut head = vec![format!("POST {}", preview.url)];
     head.extend(preview.headers.iter().map(|(name, value)| format!("{name}: {value}")));
     Ok((head, preview.body))
+}
+
+/// Cuts what stands in base64 for files: it fills the screen, and nobody reads it.
+fn without_base64(text: &str) -> String {
+    // No word of any language is as long.
+    const LONGEST: usize = 200;
+    const SHOWN: usize = 24;
+
+    let is_base64 = |character: char| character.is_ascii_alphanumeric() || matches!(character, '+' | '/' | '=');
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(is_base64) {
+        let end = rest[start..].find(|character| !is_base64(character)).map_or(rest.len(), |length| start + length);
+        let length = end - start;
+        if length > LONGEST {
+            shown.push_str(&rest[..start + SHOWN]);
+            shown.push_str(&format!("… and {} more characters", count((length - SHOWN) as u64)));
+        } else {
+            shown.push_str(&rest[..end]);
+        }
+        rest = &rest[end..];
+    }
+    shown + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_files_base64_is_cut_and_everything_else_is_shown() {
+        let body = |data: &str| format!(r#"{{"url":"data:image/png;base64,{data}","text":"ü/é a+b"}}"#);
+        assert_eq!(without_base64(&body("iVBORw0KGgo=")), body("iVBORw0KGgo="));
+        let long = "iVBORw0KGgoAAAANSUhEUgAA".to_owned() + &"A".repeat(3_000);
+        assert_eq!(without_base64(&body(&long)), body("iVBORw0KGgoAAAANSUhEUgAA… and 3,000 more characters"));
+    }
 }

@@ -1,6 +1,7 @@
 //! The two passes: every line is checked, then the lines become jobs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
@@ -8,6 +9,7 @@ use gristmill_common::job::{JobOptions, Metadata};
 use gristmill_common::splice::Members;
 use tokio::sync::mpsc;
 
+use super::attachment::Gone;
 use super::duplicate::{self, Duplicates, Ids};
 use super::line::Bad;
 use super::requests::{Item, Requests};
@@ -231,10 +233,10 @@ fn hand_over(
     let mut requests = Requests::open(source, defaults)?;
     let mut repeated = repeated.iter().copied().peekable();
     let mut words = Words::default();
-    let (mut jobs, mut bytes, mut count, mut last) = (Vec::new(), 0, 0, 0);
+    let (mut out, mut last) = (Outbox { tx, jobs: Vec::new(), bytes: 0, count: 0 }, 0);
     while let Some(Item { number, request }) = requests.next()? {
         last = number;
-        let request = match request {
+        let mut request = match request {
             Ok(request) => request,
             Err(_) if defaults.skip_invalid => continue,
             Err(_) => return Err(changed(number)),
@@ -242,27 +244,53 @@ fn hand_over(
         if repeated.next_if_eq(&number).is_some() {
             continue;
         }
+        let attachments = std::mem::take(&mut request.attachments);
+        request.body = attachments.put_into(&request.body).map_err(|Gone { path, source }| match source {
+            Some(source) => Error::Io { path, source },
+            None => Error::Changed { path, line: number },
+        })?;
         let (endpoint, model) = (words.intern(request.endpoint), words.intern(request.model.as_deref().unwrap_or("")));
-        let before = jobs.len();
-        let take = |job: NewJob| {
-            bytes += job.body.len();
-            jobs.push(Ok(job));
-        };
-        expansion.jobs(&request, &endpoint, &model, take).map_err(|_| changed(number))?;
-        count += (jobs.len() - before) as u64;
-        if jobs.len() >= HANDOVER_JOBS || bytes >= HANDOVER_BYTES {
-            bytes = 0;
-            if tx.blocking_send(Ok(std::mem::take(&mut jobs))).is_err() {
-                return Ok(());
-            }
+        let taken = expansion.jobs(&request, &endpoint, &model, |job| out.put(job)).map_err(|_| changed(number))?;
+        if taken.is_break() {
+            return Ok(());
         }
     }
-    if count != expected {
+    if out.count != expected {
         return Err(changed(last));
     }
     // Nobody listens any more: nothing is left to do.
-    let _ = tx.blocking_send(Ok(jobs));
+    let _ = out.flush();
     Ok(())
+}
+
+/// Hands jobs over, several at once.
+struct Outbox<'a> {
+    tx: &'a mpsc::Sender<Handover>,
+    jobs: Vec<Result<NewJob, Error>>,
+    bytes: usize,
+    /// Jobs that were put in.
+    count: u64,
+}
+
+impl Outbox<'_> {
+    /// Adds a job; breaks when nobody listens any more.
+    fn put(&mut self, job: NewJob) -> ControlFlow<()> {
+        self.bytes += job.body.len();
+        self.count += 1;
+        self.jobs.push(Ok(job));
+        if self.jobs.len() < HANDOVER_JOBS && self.bytes < HANDOVER_BYTES {
+            return ControlFlow::Continue(());
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> ControlFlow<()> {
+        self.bytes = 0;
+        match self.tx.blocking_send(Ok(std::mem::take(&mut self.jobs))) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
 }
 
 /// Keeps one copy of each word.

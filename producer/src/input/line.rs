@@ -1,9 +1,12 @@
-//! One line of JSON: a request of OpenAI's Batch format, of Anthropic's, or a plain prompt. Pure.
+//! One line of JSON: a request of OpenAI's Batch format, of Anthropic's, or a plain prompt. Pure but for the files that a
+//! request names.
 //!
 //! Formats: <https://platform.openai.com/docs/guides/batch>, read 2026-11, and
 //! <https://platform.claude.com/docs/en/build-with-claude/batch-processing>, read 2026-11. Strict, because a line that is wrong
 //! is cheap to tell now and dear to find among a million errors later. Unknown keys of a Batch line are ignored, those of a
 //! plain line are the user's metadata.
+
+use std::path::Path;
 
 use bytes::Bytes;
 use gristmill_common::job::Metadata;
@@ -12,10 +15,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// The paths of the API that are known.
-pub const ENDPOINTS: [&str; 5] = [CHAT, "/v1/responses", "/v1/completions", "/v1/embeddings", MESSAGES];
+use super::attachment::Attachments;
 
-const CHAT: &str = "/v1/chat/completions";
+/// The paths of the API that are known.
+pub const ENDPOINTS: [&str; 5] = [CHAT, RESPONSES, "/v1/completions", "/v1/embeddings", MESSAGES];
+
+/// OpenAI's chat completions, which plain prompts become.
+pub const CHAT: &str = "/v1/chat/completions";
+pub(super) const RESPONSES: &str = "/v1/responses";
 /// Anthropic's API.
 pub const MESSAGES: &str = "/v1/messages";
 
@@ -32,7 +39,10 @@ pub(super) struct Request {
     pub(super) endpoint: &'static str,
     /// The line's own word for the model.
     pub(super) model: Option<String>,
+    /// As the line has it.
     pub(super) body: Bytes,
+    /// Files that the body names and that stand in what is sent.
+    pub(super) attachments: Attachments,
     pub(super) metadata: Option<Metadata>,
 }
 
@@ -51,6 +61,8 @@ pub(super) struct Rules<'a> {
     pub(super) needs_model: bool,
     /// Where a plain line has its prompt.
     pub(super) prompt_key: &'a str,
+    /// What the paths of files are relative to.
+    pub(super) directory: &'a Path,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +117,9 @@ fn read_parts(line: &Bytes, number: u64, rules: Rules<'_>, seen: &mut Option<Str
     let model = read_body(body, if is_batch { "body" } else { "params" }, endpoint, rules.needs_model)?;
     // The missing id was refused with the other missing parts.
     let custom_id = seen.clone().unwrap_or_default();
-    Ok(Request { custom_id, endpoint, model, body: line.slice_ref(body.get().as_bytes()), metadata: None })
+    let attachments = Attachments::find(body.get(), endpoint, rules.directory)?;
+    let body = line.slice_ref(body.get().as_bytes());
+    Ok(Request { custom_id, endpoint, model, body, attachments, metadata: None })
 }
 
 /// Tells whether a line has a prompt or messages of its own, so that any other key of it is metadata.
@@ -190,7 +204,8 @@ fn read_plain(text: &str, number: u64, rules: Rules<'_>, seen: &mut Option<Strin
         model => read_model(model, "model", rules.needs_model)?,
     };
     let custom_id = seen.clone().unwrap_or_else(|| format!("line-{number}"));
-    Ok(Request { custom_id, endpoint: CHAT, model, body: body.into(), metadata: metadata.into_metadata() })
+    let attachments = Attachments::find(&body, CHAT, rules.directory)?;
+    Ok(Request { attachments, ..chat(custom_id, model, body, metadata) })
 }
 
 /// Makes the request of one row of a table.
@@ -222,9 +237,9 @@ pub(super) fn of_row(
         None if rules.needs_model => return Err(bad(&custom_id, NO_MODEL.to_owned())),
         model => model,
     };
-    let body = prompt_body(&Value::from(prompt).to_string()).into();
+    let body = prompt_body(&Value::from(prompt).to_string());
     let custom_id = custom_id.unwrap_or_else(|| format!("row-{number}"));
-    Ok(Request { custom_id, endpoint: CHAT, model, body, metadata: metadata.into_metadata() })
+    Ok(chat(custom_id, model, body, metadata))
 }
 
 /// Checks that bytes are text.
@@ -257,6 +272,11 @@ impl Kept {
         let members: Vec<String> = self.0.iter().map(|(key, json)| format!("{}:{json}", quoted(key))).collect();
         Metadata::from_json(format!("{{{}}}", members.join(",")))
     }
+}
+
+fn chat(custom_id: String, model: Option<String>, body: String, metadata: Kept) -> Request {
+    let metadata = metadata.into_metadata();
+    Request { custom_id, endpoint: CHAT, model, body: body.into(), attachments: Attachments::default(), metadata }
 }
 
 fn custom_id_text(raw: &RawValue) -> Result<String, String> {

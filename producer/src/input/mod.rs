@@ -1,6 +1,8 @@
 //! Reading requests from files: OpenAI's and Anthropic's Batch formats, plain prompts and CSV, checked as a whole before
 //! anything is sent. `docs/formats.md` describes them for users.
 //!
+//! Files that a request names (`"file:photo.png"`) are looked at in the first pass and put into the body in the second.
+//!
 //! Two passes over the file, one line in memory at a time. The first checks every line and finds custom ids that occur
 //! twice, with 8 bytes a line; the second makes the jobs. What cannot be read twice, such as standard input, is spooled to a
 //! temporary file first, packed as it came.
@@ -9,9 +11,11 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+mod attachment;
 mod check;
 mod duplicate;
 mod line;
+mod media;
 mod reader;
 mod requests;
 mod source;
@@ -21,8 +25,9 @@ mod table;
 mod tests;
 mod unpack;
 
+pub use attachment::{MAX_FILE_BYTES, inline};
 pub use check::{Checked, Defaults, check};
-pub use line::{ENDPOINTS, MESSAGES, normalise_endpoint};
+pub use line::{CHAT, ENDPOINTS, MESSAGES, normalise_endpoint};
 pub use source::Source;
 pub use sweep::{InvalidParameter, Parameter, Sweep};
 

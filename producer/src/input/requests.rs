@@ -37,7 +37,11 @@ pub(super) struct Item {
 impl<'a> Requests<'a> {
     pub(super) fn open(source: &'a Source, defaults: &'a Defaults) -> Result<Self, Error> {
         let column = defaults.prompt_column.as_deref();
-        let rules = Rules { needs_model: defaults.sweep.models.is_empty(), prompt_key: column.unwrap_or(PROMPT) };
+        let rules = Rules {
+            needs_model: defaults.sweep.models.is_empty(),
+            prompt_key: column.unwrap_or(PROMPT),
+            directory: source.directory(),
+        };
         let reader = source.reader()?;
         let format = match source.layout(column.is_some()) {
             Layout::Lines => Format::Lines(Lines::new(reader)),

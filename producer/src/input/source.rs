@@ -136,6 +136,15 @@ impl Source {
         &self.path
     }
 
+    /// Returns what the files that its requests name are relative to: its directory, or the working directory for what is
+    /// no file of its own.
+    pub(super) fn directory(&self) -> &Path {
+        match self.kind {
+            Kind::File => self.path.parent().unwrap_or_else(|| Path::new("")),
+            Kind::Spool(_) => Path::new(""),
+        }
+    }
+
     /// Returns what tells it from other inputs: of a file its place, of a copy its contents.
     pub fn key(&self) -> &str {
         &self.key

@@ -1,6 +1,7 @@
 //! What is made of each line: several models, parameters and samples, as a cross product.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -253,26 +254,29 @@ impl Naming {
 }
 
 impl Expansion<'_> {
-    /// Makes the jobs of one request; `model` is the line's own.
+    /// Makes the jobs of one request, until nobody takes them any more; `model` is the line's own.
     pub(super) fn jobs(
         &self,
         request: &Request,
         endpoint: &Arc<str>,
         model: &Arc<str>,
-        mut take: impl FnMut(NewJob),
-    ) -> Result<(), NotAnObject> {
+        mut take: impl FnMut(NewJob) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, NotAnObject> {
         for Combination { set, variants } in &self.combinations {
             let body: Bytes = splice::set(&request.body, set)?;
             for Variant { model: other, suffix, options } in variants {
-                take(NewJob {
+                let taken = take(NewJob {
                     custom_id: format!("{}{suffix}", request.custom_id),
                     endpoint: Arc::clone(endpoint),
                     model: Arc::clone(other.as_ref().unwrap_or(model)),
                     body: body.clone(),
                     options: JobOptions { metadata: request.metadata.clone(), ..options.clone() },
                 });
+                if taken.is_break() {
+                    return Ok(taken);
+                }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }

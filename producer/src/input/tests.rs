@@ -4,6 +4,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use proptest::prelude::*;
 
+mod attachments;
 mod formats;
 
 use super::reader::{Lines, Next};

@@ -124,6 +124,41 @@ fn more_requests_are_appended_to_a_batch() {
 }
 
 #[test]
+fn a_file_that_a_line_names_is_sent_and_asked_again_when_it_changes() {
+    const LINE: &str =
+        r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"file:a.png"}}]}]}"#;
+
+    let bench = Bench::new();
+    std::fs::create_dir(bench.desk.path("data")).unwrap();
+    bench.desk.write("data/in.jsonl", LINE);
+    let ask = |flags: &[&str]| bench.run(&[&["data/in.jsonl", "--model", "m"], flags].concat());
+    let refused = ask(&[]).ends_with(1);
+    assert!(refused.err.contains("\n  line 1: reading data/a.png failed: No such file or directory"), "{refused:?}");
+    let mut image = b"\x89PNG\r\n\x1a\n".to_vec();
+    image.resize(3_000, 0);
+    bench.desk.write("data/a.png", &image);
+    let shown = ask(&["--dry-run", "-q"]).ends_with(0);
+    assert!(
+        shown.out.contains("data:image/png;base64,iVBORw0KGgoAAAAAAAAAAAAA… and 3,976 more characters\"}"),
+        "{shown:?}"
+    );
+    let whole = ask(&["--dry-run", "--json"]).ends_with(0).json();
+    assert!(whole["body"].as_str().unwrap().len() > 4_000 && whole["custom_id"] == "line-1");
+    ask(&[]).ends_with(0);
+    ask(&[]).ends_with(0);
+    assert_eq!(bench.calls(1), 1);
+    image.push(1);
+    bench.desk.write("data/a.png", &image);
+    ask(&[]).ends_with(0);
+    assert_eq!(bench.calls(2), 2, "it is another request now");
+
+    bench.desk.write("b.png", &image);
+    let line = LINE.replace("file:a.png", "file:b.png");
+    let fed = bench.desk.feed(&["run", "-", "-o", "-", "--model", "m", "--api-base", &bench.provider.url], &line);
+    assert_eq!(fed.ends_with(0).json()["custom_id"], "line-1", "standard input's files are in the working directory");
+}
+
+#[test]
 fn too_many_failures_stop_a_run_that_goes_on_later() {
     let bench = Bench::new();
     let bad: String = (0..6).map(|_| "{\"prompt\":\"simulate:400\"}\n").collect();
