@@ -1,247 +1,270 @@
-//! Answers that succeed, in OpenAI's shapes.
+//! What the model answers, before any dialect puts it into words.
 //!
-//! The shapes follow <https://platform.openai.com/docs/api-reference> as the `openai` package 3.54.0 types them (read 2026-11-23).
+//! Owns the parts of an answer and how they are counted and cut: a word of prose is a token, and so are four characters
+//! of anything else.
 
-use super::embedding;
-use super::json::Json;
-use super::prose;
 use super::random::Random;
-use super::request::{Endpoint, Request};
 
-/// Names the build that answered, as `system_fingerprint` does.
-const FINGERPRINT: &str = "\"system_fingerprint\":\"fp_simulated\"";
+/// Characters that make a token, about.
+pub(super) const CHARS_PER_TOKEN: u64 = 4;
 
-/// Length of an embedding when the call names none, as `text-embedding-3-small` has it.
-const DIMENSIONS: u64 = 1_536;
-
-/// Words of a text that must be JSON.
-const JSON_WORDS: usize = 12;
-
-/// Tokens of the JSON around those words.
-const JSON_TOKENS: usize = 10;
-
-/// Words in one event of a stream.
+/// Words of prose in one event of a stream.
 const EVENT_WORDS: usize = 4;
 
-/// What an answer is made from, besides the request.
+/// Characters of anything else in one event of a stream.
+const EVENT_CHARS: usize = 16;
+
+/// An answer that succeeds.
 #[derive(Debug)]
-pub(super) struct Facts {
-    /// Makes the answer's id.
+pub(super) struct Answer<'a> {
+    /// Makes the ids of the answer and of what it holds.
     pub(super) id: u64,
     /// Unix time in seconds.
     pub(super) created: u64,
-    /// Mean length of a text in tokens.
-    pub(super) output_tokens: u32,
-    pub(super) random: Random,
+    /// The model that answers.
+    pub(super) model: &'a str,
+    pub(super) content: Content,
+    pub(super) usage: Usage,
 }
 
-/// A body with what it cost.
+/// What was asked for.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) body: Vec<u8>,
-    pub(super) content_type: &'static str,
-    pub(super) completion_tokens: u64,
+pub(super) enum Content {
+    /// Never empty.
+    Choices(Vec<Choice>),
+    /// One unit vector for each input.
+    Vectors(Vec<Vec<f32>>),
+    /// The size of the prompt alone, as the usage has it.
+    Count,
 }
 
-/// One text of an answer.
-struct Text {
-    /// Ready to stand between the quotes of a JSON string.
-    escaped: Vec<u8>,
-    tokens: u64,
-    /// Whether the caller's maximum ended it.
-    is_cut: bool,
+/// One of the answers to one prompt.
+#[derive(Debug)]
+pub(super) struct Choice {
+    /// In the order in which they were produced.
+    pub(super) parts: Vec<Part>,
+    pub(super) finish: Finish,
 }
 
-impl Facts {
-    /// Answers a request that has been checked.
-    pub(super) fn answer(mut self, endpoint: Endpoint, request: &Request<'_>) -> Answer {
-        match endpoint {
-            Endpoint::Chat if request.stream == Some(true) => self.chat_stream(request),
-            Endpoint::Chat => self.chat(request),
-            Endpoint::Completions => self.completions(request),
-            Endpoint::Embeddings => self.embeddings(request),
-            Endpoint::Responses => self.responses(request),
+/// A part of a choice.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// What the model thought before it spoke.
+    Thinking(Text),
+    Text(Text),
+    /// Why the model does not answer.
+    Refusal(Text),
+    Call(ToolCall),
+}
+
+/// A call of a function of the caller.
+#[derive(Debug)]
+pub(super) struct ToolCall {
+    /// Makes the id of the call.
+    pub(super) id: u64,
+    pub(super) name: String,
+    /// JSON, unless it was to be broken.
+    pub(super) arguments: Text,
+}
+
+/// Why a choice ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Finish {
+    Stop,
+    /// This text of the caller's would have come next.
+    StopSequence(String),
+    Length,
+    ToolCalls,
+    /// A filter ended the text.
+    Filtered,
+    /// The model would not answer.
+    Refused,
+}
+
+/// Tokens of a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    /// The whole prompt, cached parts included.
+    pub(super) input: u64,
+    /// Read from the cache.
+    pub(super) cache_read: u64,
+    /// Written to the cache for five minutes.
+    pub(super) cache_write_5m: u64,
+    /// Written to the cache for an hour.
+    pub(super) cache_write_1h: u64,
+    /// Everything produced, thinking included.
+    pub(super) output: u64,
+    pub(super) thinking: u64,
+}
+
+/// A text with the way in which it is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Text {
+    pub(super) text: String,
+    is_prose: bool,
+}
+
+impl Choice {
+    /// Returns the tokens of all parts.
+    pub(super) fn tokens(&self) -> u64 {
+        self.parts.iter().map(|part| part.text().tokens()).sum()
+    }
+
+    /// Returns the text; `None` where there is none.
+    pub(super) fn text(&self) -> Option<&str> {
+        self.parts.iter().find_map(|part| if let Part::Text(text) = part { Some(text.text.as_str()) } else { None })
+    }
+
+    /// Returns why the model would not answer.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.parts.iter().find_map(|part| if let Part::Refusal(text) = part { Some(text.text.as_str()) } else { None })
+    }
+
+    /// Returns the calls of functions.
+    pub(super) fn calls(&self) -> impl Iterator<Item = &ToolCall> {
+        self.parts.iter().filter_map(|part| if let Part::Call(call) = part { Some(call) } else { None })
+    }
+}
+
+impl Part {
+    fn text(&self) -> &Text {
+        match self {
+            Self::Thinking(text) | Self::Text(text) | Self::Refusal(text) => text,
+            Self::Call(call) => &call.arguments,
+        }
+    }
+}
+
+impl Answer<'_> {
+    /// Returns the choices; none for what is no text.
+    pub(super) fn choices(&self) -> &[Choice] {
+        if let Content::Choices(choices) = &self.content { choices } else { &[] }
+    }
+
+    /// Makes the id of one of the things in the answer.
+    pub(super) fn part_id(&self, number: u64) -> u64 {
+        part_id(self.id, number)
+    }
+}
+
+/// Makes the id of one of the things in an answer.
+pub(super) fn part_id(id: u64, number: u64) -> u64 {
+    Random::from_seed(id ^ number.rotate_left(32)).bits()
+}
+
+impl Text {
+    /// Takes words that the simulator made up.
+    pub(super) fn prose(text: String) -> Self {
+        Self { text, is_prose: true }
+    }
+
+    /// Takes JSON, or what the caller wrote.
+    pub(super) fn other(text: String) -> Self {
+        Self { text, is_prose: false }
+    }
+
+    /// Counts the tokens; a text that is not empty has at least one.
+    pub(super) fn tokens(&self) -> u64 {
+        count(&self.text, self.is_prose)
+    }
+
+    /// Cuts it to some tokens.
+    pub(super) fn cut(&mut self, tokens: u64) {
+        let end = if self.is_prose {
+            let words = usize::try_from(tokens).unwrap_or(usize::MAX);
+            words.checked_sub(1).map(|last| self.text.match_indices(' ').nth(last).map(|(at, _)| at))
+        } else {
+            let chars = usize::try_from(tokens.saturating_mul(CHARS_PER_TOKEN)).unwrap_or(usize::MAX);
+            Some(self.text.char_indices().nth(chars).map(|(at, _)| at))
+        };
+        match end {
+            None => self.text.clear(),
+            Some(None) => {}
+            Some(Some(end)) => self.text.truncate(end),
         }
     }
 
-    fn chat(&mut self, request: &Request<'_>) -> Answer {
-        let mut json = self.open(request);
-        json.raw("{\"id\":\"chatcmpl-sim").hex(self.id).raw("\",\"object\":\"chat.completion\",\"created\":");
-        json.number(self.created).raw(",\"model\":").string(request.model()).raw(",\"choices\":[");
-        let mut completion_tokens = 0;
-        for index in 0..request.n.unwrap_or(1) {
-            if index > 0 {
-                json.raw(",");
+    /// Ends it before the first of these that it holds; returns the one that ended it.
+    pub(super) fn stop_at(&mut self, stops: &[String]) -> Option<String> {
+        let found = stops.iter().filter(|stop| !stop.is_empty());
+        let (at, stop) = found.filter_map(|stop| Some((self.text.find(stop.as_str())?, stop))).min()?;
+        self.text.truncate(at);
+        Some(stop.clone())
+    }
+
+    /// Cuts it into what the events of a stream carry, each with its tokens; the pieces together are the text.
+    pub(super) fn pieces(&self) -> Vec<(&str, u64)> {
+        let cuts: Vec<usize> = if self.is_prose {
+            let spaces = self.text.match_indices(' ').map(|(at, _)| at);
+            spaces.skip(EVENT_WORDS - 1).step_by(EVENT_WORDS).collect()
+        } else {
+            self.text.char_indices().map(|(at, _)| at).skip(EVENT_CHARS).step_by(EVENT_CHARS).collect()
+        };
+        let mut pieces = Vec::with_capacity(cuts.len() + 1);
+        let mut start = 0;
+        for end in cuts.into_iter().chain([self.text.len()]) {
+            let piece = &self.text[start..end];
+            if !piece.is_empty() {
+                pieces.push((piece, count(piece, self.is_prose)));
             }
-            json.raw("{\"index\":").number(index).raw(",\"message\":{\"role\":\"assistant\",\"content\":\"");
-            let (tokens, is_cut) = self.write_text(&mut json, request);
-            completion_tokens += tokens;
-            json.raw("\",\"refusal\":null,\"annotations\":[]},\"logprobs\":null,\"finish_reason\":\"");
-            json.raw(finish_reason(is_cut)).raw("\"}");
+            start = end;
         }
-        json.raw("],");
-        write_usage(&mut json, request.prompt_tokens(), completion_tokens);
-        json.raw(",\"service_tier\":\"default\",").raw(FINGERPRINT).raw("}");
-        finish(json, completion_tokens)
-    }
-
-    /// Writes all events at once: they are one body, not paced.
-    fn chat_stream(&mut self, request: &Request<'_>) -> Answer {
-        let with_usage = request.stream_options.as_ref().and_then(|options| options.include_usage) == Some(true);
-        let mut head = Json::with_capacity(256);
-        head.raw("data: {\"id\":\"chatcmpl-sim")
-            .hex(self.id)
-            .raw("\",\"object\":\"chat.completion.chunk\",\"created\":");
-        head.number(self.created).raw(",\"model\":").string(request.model());
-        head.raw(",\"service_tier\":\"default\",").raw(FINGERPRINT);
-        head.raw(if with_usage { ",\"usage\":null,\"choices\":[" } else { ",\"choices\":[" });
-        let head = String::from_utf8_lossy(&head.into_bytes()).into_owned();
-
-        let mut events = self.open(request);
-        let mut completion_tokens = 0;
-        for index in 0..request.n.unwrap_or(1) {
-            let mut event = |delta: &str, reason: &str| {
-                events.raw(&head).raw("{\"index\":").number(index).raw(",\"delta\":{").raw(delta);
-                events.raw("},\"logprobs\":null,\"finish_reason\":").raw(reason).raw("}]}\n\n");
-            };
-            let text = self.text(request);
-            completion_tokens += text.tokens;
-            event("\"role\":\"assistant\",\"content\":\"\",\"refusal\":null", "null");
-            let escaped = String::from_utf8_lossy(&text.escaped);
-            for piece in pieces(&escaped) {
-                event(&format!("\"content\":\"{piece}\""), "null");
-            }
-            event("", if text.is_cut { "\"length\"" } else { "\"stop\"" });
-        }
-        if with_usage {
-            events.raw(&head.replace(",\"usage\":null,\"choices\":[", ",\"choices\":[],"));
-            write_usage(&mut events, request.prompt_tokens(), completion_tokens);
-            events.raw("}\n\n");
-        }
-        events.raw("data: [DONE]\n\n");
-        Answer { content_type: "text/event-stream; charset=utf-8", ..finish(events, completion_tokens) }
-    }
-
-    fn completions(&mut self, request: &Request<'_>) -> Answer {
-        let mut json = self.open(request);
-        json.raw("{\"id\":\"cmpl-sim").hex(self.id).raw("\",\"object\":\"text_completion\",\"created\":");
-        json.number(self.created).raw(",\"model\":").string(request.model()).raw(",\"choices\":[");
-        let mut completion_tokens = 0;
-        for index in 0..request.prompts() * request.n.unwrap_or(1) {
-            if index > 0 {
-                json.raw(",");
-            }
-            json.raw("{\"text\":\"");
-            let (tokens, is_cut) = self.write_text(&mut json, request);
-            completion_tokens += tokens;
-            json.raw("\",\"index\":").number(index).raw(",\"logprobs\":null,\"finish_reason\":\"");
-            json.raw(finish_reason(is_cut)).raw("\"}");
-        }
-        json.raw("],");
-        write_usage(&mut json, request.prompt_tokens(), completion_tokens);
-        json.raw(",").raw(FINGERPRINT).raw("}");
-        finish(json, completion_tokens)
-    }
-
-    fn embeddings(&mut self, request: &Request<'_>) -> Answer {
-        let dimensions = request.dimensions.unwrap_or(DIMENSIONS);
-        let mut json = Json::with_capacity(0);
-        json.raw("{\"object\":\"list\",\"data\":[");
-        for index in 0..request.prompts() {
-            if index > 0 {
-                json.raw(",");
-            }
-            json.raw("{\"object\":\"embedding\",\"index\":").number(index).raw(",\"embedding\":");
-            embedding::write(&mut json, &mut self.random, dimensions, request.wants_base64());
-            json.raw("}");
-        }
-        let tokens = request.prompt_tokens();
-        json.raw("],\"model\":").string(request.model()).raw(",\"usage\":{\"prompt_tokens\":").number(tokens);
-        json.raw(",\"total_tokens\":").number(tokens).raw("}}");
-        finish(json, 0)
-    }
-
-    fn responses(&mut self, request: &Request<'_>) -> Answer {
-        let text = self.text(request);
-        let status = if text.is_cut { "\"incomplete\"" } else { "\"completed\"" };
-        let details = if text.is_cut { "{\"reason\":\"max_output_tokens\"}" } else { "null" };
-        let mut json = self.open(request);
-        json.raw("{\"id\":\"resp_sim").hex(self.id).raw("\",\"object\":\"response\",\"created_at\":");
-        json.number(self.created).raw(",\"status\":").raw(status).raw(",\"error\":null,\"incomplete_details\":");
-        json.raw(details).raw(",\"model\":").string(request.model());
-        json.raw(",\"output\":[{\"id\":\"msg_sim").hex(self.id).raw("\",\"type\":\"message\",\"role\":\"assistant\",");
-        json.raw("\"status\":").raw(status).raw(",\"content\":[{\"type\":\"output_text\",\"text\":\"");
-        json.raw(&String::from_utf8_lossy(&text.escaped)).raw("\",\"annotations\":[],\"logprobs\":[]}]}],");
-        json.raw("\"parallel_tool_calls\":true,\"tool_choice\":\"auto\",\"tools\":[],\"service_tier\":\"default\",");
-        let input_tokens = request.prompt_tokens();
-        json.raw("\"usage\":{\"input_tokens\":").number(input_tokens);
-        json.raw(",\"input_tokens_details\":{\"cached_tokens\":0},\"output_tokens\":").number(text.tokens);
-        json.raw(",\"output_tokens_details\":{\"reasoning_tokens\":0},\"total_tokens\":");
-        json.number(input_tokens + text.tokens).raw("}}");
-        finish(json, text.tokens)
-    }
-
-    /// Starts a buffer that is likely to hold the answer.
-    fn open(&self, request: &Request<'_>) -> Json {
-        let text = self.output_tokens as usize * 10;
-        let texts = usize::try_from(request.n.unwrap_or(1)).unwrap_or(1);
-        Json::with_capacity((768 + texts * text).min(1 << 20))
-    }
-
-    fn text(&mut self, request: &Request<'_>) -> Text {
-        let mut json = Json::with_capacity(256);
-        let (tokens, is_cut) = self.write_text(&mut json, request);
-        Text { escaped: json.into_bytes(), tokens, is_cut }
-    }
-
-    /// Writes one text, from half to one and a half of the mean length; returns its tokens and whether it was cut.
-    fn write_text(&mut self, json: &mut Json, request: &Request<'_>) -> (u64, bool) {
-        let mean = self.output_tokens as usize;
-        let wanted = (mean / 2 + self.random.below(mean + 1)).max(1);
-        let max = request.max_tokens().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        if request.wants_json() {
-            let words = wanted.min(JSON_WORDS);
-            json.raw("{\\\"answer\\\":\\\"");
-            prose::write(json, &mut self.random, words, true);
-            json.raw("\\\",\\\"confidence\\\":0.");
-            json.number(50 + self.random.below(50) as u64).raw("}");
-            return ((words + JSON_TOKENS) as u64, false);
-        }
-        let is_cut = wanted > max;
-        let tokens = wanted.min(max);
-        prose::write(json, &mut self.random, tokens, !is_cut);
-        (tokens as u64, is_cut)
+        pieces
     }
 }
 
-fn finish(json: Json, completion_tokens: u64) -> Answer {
-    Answer { body: json.into_bytes(), content_type: "application/json", completion_tokens }
-}
-
-const fn finish_reason(is_cut: bool) -> &'static str {
-    if is_cut { "length" } else { "stop" }
-}
-
-fn write_usage(json: &mut Json, prompt_tokens: u64, completion_tokens: u64) {
-    json.raw("\"usage\":{\"prompt_tokens\":").number(prompt_tokens);
-    json.raw(",\"completion_tokens\":").number(completion_tokens);
-    json.raw(",\"total_tokens\":").number(prompt_tokens + completion_tokens);
-    json.raw(",\"prompt_tokens_details\":{\"cached_tokens\":0,\"audio_tokens\":0}");
-    json.raw(",\"completion_tokens_details\":{\"reasoning_tokens\":0,\"audio_tokens\":0");
-    json.raw(",\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}");
-}
-
-/// Cuts a text before every fourth space; the pieces together are the text.
-fn pieces(text: &str) -> Vec<&str> {
-    let mut pieces = Vec::new();
-    let mut start = 0;
-    for (_, (at, _)) in text.match_indices(' ').enumerate().filter(|(space, _)| (space + 1) % EVENT_WORDS == 0) {
-        pieces.push(&text[start..at]);
-        start = at;
+fn count(text: &str, is_prose: bool) -> u64 {
+    if is_prose {
+        text.split_ascii_whitespace().count() as u64
+    } else {
+        (text.chars().count() as u64).div_ceil(CHARS_PER_TOKEN)
     }
-    pieces.push(&text[start..]);
-    pieces
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_add_up_in_text_and_tokens() {
+        let texts = [
+            "",
+            "one",
+            "one two three four five six seven eight nine",
+            "{\"a\":\"\u{e9}\u{1f600}\u{e9}\u{0} and more\"}",
+        ];
+        for text in texts {
+            for text in [Text::prose(text.to_owned()), Text::other(text.to_owned())] {
+                let pieces = text.pieces();
+                let (joined, tokens): (String, Vec<u64>) = pieces.iter().copied().unzip();
+                assert_eq!(joined, text.text);
+                assert_eq!(tokens.iter().sum::<u64>(), text.tokens(), "{text:?}");
+            }
+        }
+        assert_eq!(Text::prose("a b c d e".to_owned()).pieces(), [("a b c d", 4), (" e", 1)]);
+    }
+
+    #[test]
+    fn a_cut_text_has_as_many_tokens_as_asked() {
+        for tokens in 0..5 {
+            let mut prose = Text::prose("one two three four five".to_owned());
+            prose.cut(tokens);
+            assert_eq!(prose.tokens(), tokens, "{prose:?}");
+            let mut json = Text::other("\u{e9}".repeat(20));
+            json.cut(tokens);
+            assert_eq!(json.tokens(), tokens, "{json:?}");
+        }
+        let mut short = Text::prose("one two".to_owned());
+        short.cut(7);
+        assert_eq!(short.text, "one two");
+    }
+
+    #[test]
+    fn the_first_stop_ends_the_text() {
+        let stops = ["four", "", "three", " "].map(str::to_owned);
+        let mut text = Text::prose("one-two-three-four".to_owned());
+        assert_eq!(text.stop_at(&stops), Some("three".to_owned()));
+        assert_eq!(text.text, "one-two-");
+        assert_eq!(text.stop_at(&stops), None);
+    }
+}

@@ -13,7 +13,29 @@ use super::fault::FaultRule;
 use super::options::Options;
 use super::{Simulator, duration};
 
-/// Run a stand-in for an LLM provider: an OpenAI-compatible HTTP server with latency, limits and faults on demand.
+/// What a fault rule is, in full.
+const FAULTS: &str = "Let calls fail, such as 429:0.02:retry-after=1.5 or reset:0.01; may be repeated
+
+A rule is NAME, NAME:RATE or NAME:RATE:OPTION=VALUE. RATE is the share of calls from 0 to 1, by default 1; the rates add \
+up. NAME is one of these.
+
+Instead of an answer: a status from 400 to 599 (options retry-after=SECONDS, code=CODE), timeout (never answers), reset \
+(TCP reset before any byte), truncate (half of the body, then closed), drip (a byte every 20 ms; option every=5ms), html \
+(an HTML page with status 502; option status=200), empty (status 200 without a body).
+
+On the way of an answer, behind two pieces of a stream's output or after=PIECES: cut (ends early; options how=close, \
+how=end or how=reset), error (an error follows status 200; status=529, code=CODE), stall (nothing more comes; for=30s). \
+Before its first token: keep_alive (comments or pings; count=10 or count=endless, every=1s). All along: slow (token=50ms \
+for each token, an option of the others too).
+
+In the answer: refusal, content_filter, length (cut; option tokens=5), tool_call (of a function that need not be \
+called), bad_json (JSON that does not fit the schema), no_json (half of the JSON), echo (the last user message).
+
+A request can also bring its own script in its last user message, in \"user\" (for Anthropic \"metadata.user_id\") or in \
+\"metadata.simulate\": simulate:500,429,ok fails the job's first two calls.";
+
+/// Run a stand-in for an LLM provider: an HTTP server like OpenAI's, Azure's and Anthropic's, with latency, limits and
+/// faults on demand.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Address to listen on; port 0 takes a free one
@@ -37,14 +59,7 @@ pub struct Args {
     pub seed: u64,
 
     /// Let calls fail, such as 429:0.02:retry-after=1.5 or reset:0.01; may be repeated
-    ///
-    /// A rule is NAME, NAME:RATE or NAME:RATE:OPTION=VALUE. NAME is a status from 400 to 599 (options retry-
-    /// after=SECONDS, code=CODE), timeout (never answers), reset (TCP reset before any byte), truncate (half of the
-    /// body, then closed), drip (a byte every 20 ms; option every=5ms), html (an HTML page with status 502; option
-    /// status=200) or empty (status 200 without a body). RATE is the share of calls from 0 to 1, by default 1; the
-    /// rates add up. A request can also bring its own script in its last user message, in "user" or in
-    /// "metadata.simulate": simulate:500,429,ok fails the job's first two calls.
-    #[arg(long = "fault", value_name = "RULE")]
+    #[arg(long = "fault", value_name = "RULE", long_help = FAULTS)]
     pub faults: Vec<FaultRule>,
 
     /// Limit the requests per minute, with a burst of one second's worth
@@ -55,7 +70,7 @@ pub struct Args {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub tpm: Option<u32>,
 
-    /// Refuse calls without the bearer key that this environment variable holds
+    /// Refuse calls without the key that this environment variable holds
     #[arg(long, value_name = "NAME")]
     pub require_key_env: Option<String>,
 
@@ -80,6 +95,7 @@ impl Args {
             latency: self.latency,
             jitter: self.jitter,
             output_tokens: self.output_tokens,
+            token_latency: Duration::ZERO,
             rpm: self.rpm,
             tpm: self.tpm,
             faults: self.faults,

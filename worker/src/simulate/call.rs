@@ -6,8 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
+
+use super::dialect::Dialect;
 use super::log::Line;
-use super::request::Endpoint;
+use super::route::Operation;
 use super::shared::Shared;
 use super::stats::{Name, Outcome};
 
@@ -15,7 +18,8 @@ use super::stats::{Name, Outcome};
 #[derive(Debug)]
 pub(super) struct Call {
     shared: Arc<Shared>,
-    endpoint: Endpoint,
+    dialect: &'static dyn Dialect,
+    operation: Operation,
     arrived: Instant,
     arrived_ms: i64,
     /// Kept for the log only.
@@ -31,10 +35,11 @@ pub(super) struct Call {
 
 impl Call {
     /// Counts the arrival.
-    pub(super) fn arrive(shared: Arc<Shared>, endpoint: Endpoint) -> Self {
+    pub(super) fn arrive(shared: Arc<Shared>, dialect: &'static dyn Dialect, operation: Operation) -> Self {
         shared.counters.arrived();
         Self {
-            endpoint,
+            dialect,
+            operation,
             arrived: Instant::now(),
             arrived_ms: shared.unix_ms(),
             marker: None,
@@ -60,8 +65,13 @@ impl Call {
         self.arrived.elapsed()
     }
 
-    pub(super) fn endpoint(&self) -> Endpoint {
-        self.endpoint
+    pub(super) fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Returns the time of day.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.shared.now()
     }
 
     /// Notes what the body tells about the call.
@@ -82,6 +92,16 @@ impl Call {
         self.outcome = Some(outcome);
         self.status = status;
         self.completion_tokens = completion_tokens;
+    }
+
+    /// Corrects the output to what the caller will get of it.
+    pub(super) fn deliver(&mut self, completion_tokens: u64) {
+        self.completion_tokens = completion_tokens;
+    }
+
+    /// Counts that the caller waits for good.
+    pub(super) fn hangs(&self) {
+        self.shared.counters.hangs();
     }
 
     /// Ends the call as decided, with the caller still there.
@@ -111,7 +131,8 @@ impl Drop for Call {
                 n: self.number,
                 outcome,
                 status: self.status,
-                path: self.endpoint.path(),
+                dialect: self.dialect.name(),
+                path: self.operation.path(),
                 client_gone: !self.has_ended && !is_stopping,
                 prompt_tokens: self.prompt_tokens,
                 completion_tokens: self.completion_tokens,

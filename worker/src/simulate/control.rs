@@ -51,12 +51,17 @@ impl Control {
         self.0.change(|settings| settings.output_tokens = output_tokens);
     }
 
+    /// Sets the time for each token of an answer.
+    pub fn set_token_latency(&self, token_latency: Duration) {
+        self.0.change(|settings| settings.token_latency = token_latency);
+    }
+
     /// Sets the limits of requests and tokens per minute; `None` or 0 is no limit. The new buckets are full.
     pub fn set_limits(&self, rpm: Option<u32>, tpm: Option<u32>) {
         self.0.meter.set(rpm, tpm, Instant::now());
     }
 
-    /// Sets the bearer key that calls must carry; `None` lets every call in.
+    /// Sets the key that calls must carry; `None` lets every call in.
     pub fn set_required_key(&self, key: Option<String>) {
         self.0.change(|settings| settings.required_key = key);
     }
@@ -76,6 +81,7 @@ struct Change {
     latency_ms: Option<u64>,
     jitter_ms: Option<u64>,
     output_tokens: Option<u32>,
+    token_ms: Option<u64>,
     /// Both limits are set together; 0 is no limit.
     limits: Option<Limits>,
 }
@@ -107,6 +113,7 @@ pub(super) fn steer(shared: &Arc<Shared>, method: &str, path: &str, body: &[u8])
                 settings.latency = change.latency_ms.map_or(settings.latency, Duration::from_millis);
                 settings.jitter = change.jitter_ms.map_or(settings.jitter, Duration::from_millis);
                 settings.output_tokens = change.output_tokens.unwrap_or(settings.output_tokens);
+                settings.token_latency = change.token_ms.map_or(settings.token_latency, Duration::from_millis);
             });
             if let Some(limits) = change.limits {
                 control.set_limits(Some(limits.rpm), Some(limits.tpm));

@@ -1,30 +1,34 @@
 //! Embeddings: unit vectors, as numbers or as base64.
 
-use super::json::Json;
+use serde::{Serialize, Serializer};
+
 use super::random::Random;
 
-/// Writes a random vector of length one as a JSON array, or as a string of little-endian single precision in base64.
-pub(super) fn write(json: &mut Json, random: &mut Random, dimensions: u64, as_base64: bool) {
-    let vector = unit_vector(random, dimensions);
-    if as_base64 {
-        let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
-        json.raw("\"").raw(&base64(&bytes)).raw("\"");
-        return;
-    }
-    let mut before = "[";
-    for value in vector {
-        json.raw(before).fraction(value);
-        before = ",";
-    }
-    json.raw("]");
+/// A vector as it is written: a JSON array, or a string of little-endian single precision in base64.
+#[derive(Debug)]
+pub(super) struct Written<'a> {
+    pub(super) vector: &'a [f32],
+    pub(super) as_base64: bool,
 }
 
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !self.as_base64 {
+            return serializer.collect_seq(self.vector);
+        }
+        let bytes: Vec<u8> = self.vector.iter().flat_map(|value| value.to_le_bytes()).collect();
+        serializer.serialize_str(&base64(&bytes))
+    }
+}
+
+/// Draws a vector of length one; its values have about six decimals.
 #[expect(clippy::cast_possible_truncation, reason = "embeddings are single precision on the wire")]
-fn unit_vector(random: &mut Random, dimensions: u64) -> Vec<f32> {
+pub(super) fn unit_vector(random: &mut Random, dimensions: u64) -> Vec<f32> {
     let mut vector: Vec<f32> = (0..dimensions).map(|_| random.unit() as f32 - 0.5).collect();
     let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
     if length > 0.0 {
-        vector.iter_mut().for_each(|value| *value /= length);
+        // Fewer digits make a body of realistic size.
+        vector.iter_mut().for_each(|value| *value = (*value / length * 1e6).round() / 1e6);
     }
     vector
 }

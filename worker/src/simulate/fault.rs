@@ -1,25 +1,38 @@
 //! What can go wrong with a call, and when.
 //!
 //! Owns the text form of faults, in rules (`429:0.02:retry-after=1.5`) and in scripts (`simulate:500,429,ok`), and the
-//! choice of a fault for a call. It does not carry faults out: see `serve`.
+//! choice of a fault for a call. It does not carry faults out: see `serve`, `delivery` and `compose`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::error::Error;
+use super::stats::Name;
 use super::{duration, random::Random};
 
 /// Starts a script inside a request.
 const SCRIPT: &str = "simulate:";
 
-/// Pause between two bytes of a dripping body, when the rule names none.
-const DRIP_EVERY: Duration = Duration::from_millis(20);
+/// Pause between two bytes of a dripping body, and between two signs of life, when the rule names none.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// Time for a token of a slow answer, when the rule names none.
+const SLOW: Duration = Duration::from_millis(20);
+
+/// Pieces of output that arrive before a stream is cut, breaks or stalls, when the rule names no number.
+const AFTER: u32 = 2;
+
+/// Signs of life before an answer, when the rule names no number.
+const SIGNS: u32 = 3;
+
+/// The status that an error stands for that comes after status 200, when the rule names none.
+const LATE_STATUS: u16 = 500;
 
 /// What happens to a call instead of a plain answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Fault {
-    /// An error body in OpenAI's shape.
+    /// An error body in the shape of the dialect.
     Status(StatusFault),
     /// The call is accepted and never answered.
     Timeout,
@@ -33,6 +46,10 @@ pub(super) enum Fault {
     Drip { every: Duration },
     /// Status 200 and no body at all.
     Empty,
+    /// The answer starts well.
+    Late(LateFault),
+    /// The model answers otherwise than it was asked to.
+    Twist(Twist),
 }
 
 /// An error answer.
@@ -40,27 +57,96 @@ pub(super) enum Fault {
 pub(super) struct StatusFault {
     /// From 400 to 599.
     pub(super) status: u16,
-    /// OpenAI's error code, where the usual one for the status is not wanted.
+    /// The provider's error code, where the usual one for the status is not wanted.
     pub(super) code: Option<String>,
     /// The wait that the headers ask for.
     pub(super) retry_after: Option<Duration>,
 }
 
+/// Something that happens on the way of an answer, after its headers.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LateFault {
+    pub(super) mishap: Mishap,
+    /// Pieces of output that a stream carries before; 0 is before its first event.
+    pub(super) after: u32,
+    /// Time for each token of a stream; `None` is the simulator's own.
+    pub(super) token: Option<Duration>,
+}
+
+/// What happens on the way of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Mishap {
+    /// It ends too early.
+    Cut { how: Ending },
+    /// An error follows; a whole body is nothing but the error.
+    Error(StatusFault),
+    /// Nothing comes for a while, or ever again.
+    Stall { resumes_after: Option<Duration> },
+    /// Signs of life come before it; without a count they never end.
+    KeepAlive { count: Option<u32>, every: Duration },
+    /// Only its speed.
+    Slow,
+}
+
+/// How an answer ends too early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The connection closes within the body.
+    Close,
+    /// The body ends by the rules of HTTP, and its content is not whole.
+    End,
+    /// TCP RST.
+    Reset,
+}
+
+/// What the model is made to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Twist {
+    /// It will not answer.
+    Refusal,
+    /// A filter ends the answer half way.
+    ContentFilter,
+    /// The answer is cut as by a maximum of tokens; half of it without a number.
+    Length { tokens: Option<u64> },
+    /// It calls a function although it need not, where it has one.
+    ToolCall,
+    /// JSON that does not fit its schema.
+    BadJson,
+    /// Text that is no JSON where JSON is asked for.
+    NoJson,
+    /// The last user message.
+    Echo,
+}
+
 impl Fault {
     /// Reads a fault without its rate: a name, then options.
     fn parse<'a>(name: &str, options: impl Iterator<Item = &'a str>) -> Result<Self, String> {
+        let late = |mishap| Self::Late(LateFault { mishap, after: AFTER, token: None });
         let mut fault = match name {
             "timeout" => Self::Timeout,
             "reset" => Self::Reset,
             "truncate" => Self::Truncate,
             "html" => Self::Html { status: 502 },
-            "drip" => Self::Drip { every: DRIP_EVERY },
+            "drip" => Self::Drip { every: EVERY },
             "empty" => Self::Empty,
+            "cut" => late(Mishap::Cut { how: Ending::Close }),
+            "error" => late(Mishap::Error(StatusFault { status: LATE_STATUS, code: None, retry_after: None })),
+            "stall" => late(Mishap::Stall { resumes_after: None }),
+            "keep_alive" => late(Mishap::KeepAlive { count: Some(SIGNS), every: EVERY }),
+            "slow" => Self::Late(LateFault { mishap: Mishap::Slow, after: 0, token: Some(SLOW) }),
+            "refusal" => Self::Twist(Twist::Refusal),
+            "content_filter" => Self::Twist(Twist::ContentFilter),
+            "length" => Self::Twist(Twist::Length { tokens: None }),
+            "tool_call" => Self::Twist(Twist::ToolCall),
+            "bad_json" => Self::Twist(Twist::BadJson),
+            "no_json" => Self::Twist(Twist::NoJson),
+            "echo" => Self::Twist(Twist::Echo),
             _ => {
-                let status = name.parse().ok().filter(|status| (400..600).contains(status));
-                let Some(status) = status else {
+                let Some(status) = error_status(name) else {
                     return Err(format!(
-                        "`{name}` is no fault: use a status from 400 to 599, timeout, reset, truncate, html, drip or empty"
+                        "`{name}` is no fault: use a status from 400 to 599, timeout, reset, truncate, html, drip, \
+                         empty, cut, error, stall, keep_alive, slow, refusal, content_filter, length, tool_call, \
+                         bad_json, no_json or echo"
                     ));
                 };
                 Self::Status(StatusFault { status, code: None, retry_after: None })
@@ -82,43 +168,122 @@ impl Fault {
                 let seconds = value.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
                 fault.retry_after = Some(seconds.map_or_else(|| duration::parse(value), Ok)?);
             }
-            (Self::Status(fault), "code") => {
-                if value.is_empty() || !value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                    return Err(wrong());
-                }
-                fault.code = Some(value.to_owned());
-            }
+            (
+                Self::Status(StatusFault { code, .. })
+                | Self::Late(LateFault { mishap: Mishap::Error(StatusFault { code, .. }), .. }),
+                "code",
+            ) => *code = Some(parse_code(value).ok_or_else(wrong)?),
             (Self::Html { status }, "status") => {
                 *status = value.parse().ok().filter(|s| (200..600).contains(s)).ok_or_else(wrong)?;
             }
-            (Self::Drip { every }, "every") => *every = duration::parse(value)?,
+            (Self::Late(LateFault { mishap: Mishap::Error(fault), .. }), "status") => {
+                fault.status = error_status(value).ok_or_else(wrong)?;
+            }
+            (Self::Drip { every } | Self::Late(LateFault { mishap: Mishap::KeepAlive { every, .. }, .. }), "every") => {
+                *every = duration::parse(value)?;
+            }
+            (Self::Late(LateFault { mishap: Mishap::KeepAlive { count, .. }, .. }), "count") => {
+                *count = if value == "endless" { None } else { Some(value.parse().map_err(|_| wrong())?) };
+            }
+            (
+                Self::Late(LateFault {
+                    mishap: Mishap::Cut { .. } | Mishap::Error(_) | Mishap::Stall { .. },
+                    after,
+                    ..
+                }),
+                "after",
+            ) => *after = value.parse().map_err(|_| wrong())?,
+            (Self::Late(LateFault { mishap: Mishap::Cut { how }, .. }), "how") => {
+                *how = Ending::parse(value).ok_or_else(wrong)?;
+            }
+            (Self::Late(LateFault { mishap: Mishap::Stall { resumes_after }, .. }), "for") => {
+                *resumes_after = Some(duration::parse(value)?);
+            }
+            (Self::Late(LateFault { token, .. }), "token") => *token = Some(duration::parse(value)?),
+            (Self::Twist(Twist::Length { tokens }), "tokens") => *tokens = Some(value.parse().map_err(|_| wrong())?),
             _ => return Err(format!("{name} has no option `{key}`")),
         }
         Ok(())
     }
 
-    /// Returns the fault's name in rules, scripts and the call log.
-    fn name(&self) -> &'static str {
+    /// Returns the fault's name in rules, scripts and the call log; an error status has none.
+    pub(super) fn name(&self) -> Option<Name> {
+        Some(match self {
+            Self::Status(_) => return None,
+            Self::Timeout => Name::Timeout,
+            Self::Reset => Name::Reset,
+            Self::Truncate => Name::Truncate,
+            Self::Html { .. } => Name::Html,
+            Self::Drip { .. } => Name::Drip,
+            Self::Empty => Name::Empty,
+            Self::Late(fault) => match fault.mishap {
+                Mishap::Cut { .. } => Name::Cut,
+                Mishap::Error(_) => Name::Error,
+                Mishap::Stall { .. } => Name::Stall,
+                Mishap::KeepAlive { .. } => Name::KeepAlive,
+                Mishap::Slow => Name::Slow,
+            },
+            Self::Twist(twist) => match twist {
+                Twist::Refusal => Name::Refusal,
+                Twist::ContentFilter => Name::ContentFilter,
+                Twist::Length { .. } => Name::Length,
+                Twist::ToolCall => Name::ToolCall,
+                Twist::BadJson => Name::BadJson,
+                Twist::NoJson => Name::NoJson,
+                Twist::Echo => Name::Echo,
+            },
+        })
+    }
+}
+
+impl Ending {
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Close, Self::End, Self::Reset].into_iter().find(|end| end.as_str() == text)
+    }
+
+    const fn as_str(self) -> &'static str {
         match self {
-            Self::Status(_) => "",
-            Self::Timeout => "timeout",
+            Self::Close => "close",
+            Self::End => "end",
             Self::Reset => "reset",
-            Self::Truncate => "truncate",
-            Self::Html { .. } => "html",
-            Self::Drip { .. } => "drip",
-            Self::Empty => "empty",
         }
     }
 }
 
+fn error_status(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|status| (400..600).contains(status))
+}
+
+fn parse_code(text: &str) -> Option<String> {
+    let is_code = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    is_code.then(|| text.to_owned())
+}
+
 /// A fault and how often it happens: `429:0.02:retry-after=1.5`, `timeout:0.01`, `401`.
 ///
-/// The text is a name, a rate from 0 to 1 (default 1), and options (`key=value`), separated by colons:
+/// The text is a name, a rate from 0 to 1 (default 1), and options (`key=value`), separated by colons. Instead of an
+/// answer:
 ///
 /// - a status from 400 to 599, with `retry-after=SECONDS` and `code=CODE`;
 /// - `timeout` accepts the call and never answers; `reset` sends a TCP RST before any byte;
 /// - `truncate` closes after half of the body; `drip` sends a byte every 20 ms (`every=5ms`);
 /// - `html` sends an HTML page with status 502 (`status=200`); `empty` sends status 200 without a body.
+///
+/// On the way of an answer; `after` counts the pieces of output that a stream has carried (2 by default, 0 is before its
+/// first event), `token=50ms` is the time for each token of it:
+///
+/// - `cut` ends it early: the connection closes within the body (`how=close`), is reset (`how=reset`), or the body ends
+///   properly and only its content is not whole (`how=end`); a body that is no stream ends in its middle;
+/// - `error` follows with an error event, which stands for status 500 (`status=529`, `code=CODE`); a body that is no
+///   stream is status 200 with the error in it;
+/// - `stall` says nothing more until the caller goes, or goes on later (`for=30s`);
+/// - `keep_alive` sends signs of life first: comments or pings in a stream, else blank lines, 3 of them (`count=10`,
+///   `count=endless`), one every 20 ms (`every=1s`);
+/// - `slow` takes 20 ms for a token (`token=50ms`).
+///
+/// In the answer itself: `refusal`, `content_filter` (cut by it), `length` (cut as by a maximum, `tokens=5`),
+/// `tool_call` (a function is called although it need not be), `bad_json` (JSON that does not fit the schema, in the
+/// text or in a function's arguments), `no_json` (half of the JSON), `echo` (the last user message).
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaultRule {
     fault: Fault,
@@ -169,24 +334,47 @@ impl FromStr for FaultRule {
 
 impl fmt::Display for FaultRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = self.rate;
+        match (&self.fault, self.fault.name()) {
+            (Fault::Status(StatusFault { status, .. }), _) => write!(f, "{status}:{}", self.rate)?,
+            (_, Some(name)) => write!(f, "{}:{}", name.as_str(), self.rate)?,
+            (_, None) => {}
+        }
+        let ms = |duration: &Duration| duration.as_secs_f64() * 1_000.0;
         match &self.fault {
-            Fault::Status(StatusFault { status, code, retry_after }) => {
-                write!(f, "{status}:{rate}")?;
-                if let Some(code) = code {
+            Fault::Status(fault) => {
+                if let Some(code) = &fault.code {
                     write!(f, ":code={code}")?;
                 }
-                if let Some(wait) = retry_after {
+                if let Some(wait) = fault.retry_after {
                     write!(f, ":retry-after={}", wait.as_secs_f64())?;
                 }
-                Ok(())
             }
-            Fault::Html { status } => write!(f, "html:{rate}:status={status}"),
-            Fault::Drip { every } => {
-                write!(f, "drip:{rate}:every={}ms", every.as_secs_f64() * 1_000.0)
+            Fault::Html { status } => write!(f, ":status={status}")?,
+            Fault::Drip { every } => write!(f, ":every={}ms", ms(every))?,
+            Fault::Twist(Twist::Length { tokens: Some(tokens) }) => write!(f, ":tokens={tokens}")?,
+            Fault::Late(fault) => {
+                let after = fault.after;
+                match &fault.mishap {
+                    Mishap::Cut { how } => write!(f, ":after={after}:how={}", how.as_str())?,
+                    Mishap::Error(error) => {
+                        write!(f, ":after={after}:status={}", error.status)?;
+                        if let Some(code) = &error.code {
+                            write!(f, ":code={code}")?;
+                        }
+                    }
+                    Mishap::Stall { resumes_after: None } => write!(f, ":after={after}")?,
+                    Mishap::Stall { resumes_after: Some(pause) } => write!(f, ":after={after}:for={}ms", ms(pause))?,
+                    Mishap::KeepAlive { count: None, every } => write!(f, ":count=endless:every={}ms", ms(every))?,
+                    Mishap::KeepAlive { count: Some(n), every } => write!(f, ":count={n}:every={}ms", ms(every))?,
+                    Mishap::Slow => {}
+                }
+                if let Some(token) = &fault.token {
+                    write!(f, ":token={}ms", ms(token))?;
+                }
             }
-            plain => write!(f, "{}:{rate}", plain.name()),
+            _ => {}
         }
+        Ok(())
     }
 }
 
@@ -217,99 +405,4 @@ pub(super) fn scripted(script: &str, turn: u32) -> Result<Option<Fault>, String>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::simulate::random::Purpose;
-
-    fn status(status: u16) -> Fault {
-        Fault::Status(StatusFault { status, code: None, retry_after: None })
-    }
-
-    #[test]
-    fn rules_are_read_and_written() {
-        let table = [
-            ("429:0.02", "429:0.02"),
-            ("429:0.02:retry-after=1.5", "429:0.02:retry-after=1.5"),
-            ("429:1:retry-after=250ms:code=slow_down", "429:1:code=slow_down:retry-after=0.25"),
-            ("401", "401:1"),
-            ("503:retry-after=4", "503:1:retry-after=4"),
-            ("529:0", "529:0"),
-            ("timeout:0.01", "timeout:0.01"),
-            ("reset", "reset:1"),
-            ("truncate:1", "truncate:1"),
-            ("html:0.5", "html:0.5:status=502"),
-            ("html:0.5:status=200", "html:0.5:status=200"),
-            ("drip", "drip:1:every=20ms"),
-            ("drip:1:every=5ms", "drip:1:every=5ms"),
-            ("empty:1", "empty:1"),
-        ];
-        for (text, written) in table {
-            let rule: FaultRule = text.parse().unwrap();
-            assert_eq!(rule.to_string(), written);
-            assert_eq!(written.parse::<FaultRule>().unwrap(), rule);
-        }
-    }
-
-    #[test]
-    fn a_wrong_rule_says_what_is_wrong() {
-        let table = [
-            ("", "`` is no fault: use a status from 400 to 599, timeout, reset, truncate, html, drip or empty"),
-            ("200:1", "`200` is no fault: use a status from 400 to 599, timeout, reset, truncate, html, drip or empty"),
-            ("429:2", "`2` is no rate: use a number from 0 to 1"),
-            ("429:x", "`x` is no rate: use a number from 0 to 1"),
-            ("429:0.1:0.2", "`0.2` is neither a rate nor an option (key=value)"),
-            ("reset:1:every=5ms", "reset has no option `every`"),
-            ("429:1:code=a b", "`a b` is no value for code"),
-            ("429:1:retry-after=soon", "`soon` is not a duration: write it like 200ms, 1.5s or 2m"),
-        ];
-        for (text, reason) in table {
-            let error = text.parse::<FaultRule>().unwrap_err();
-            assert_eq!(error.to_string(), format!("fault rule `{text}` cannot be read: {reason}"));
-        }
-    }
-
-    #[test]
-    fn rates_add_up_in_one_draw() {
-        let rules: Vec<FaultRule> = ["429:0.1", "500:0.2", "reset:0"].map(|text| text.parse().unwrap()).into();
-        let (mut limited, mut failed, mut fine) = (0, 0, 0);
-        for marker in 0..10_000 {
-            match FaultRule::choose(&rules, || Random::new(3, marker, 1, Purpose::Fault)) {
-                Some(fault) if *fault == status(429) => limited += 1,
-                Some(fault) if *fault == status(500) => failed += 1,
-                Some(fault) => panic!("{fault:?} has rate 0"),
-                None => fine += 1,
-            }
-        }
-        assert!((900..1_100).contains(&limited), "{limited}");
-        assert!((1_850..2_150).contains(&failed), "{failed}");
-        assert_eq!(limited + failed + fine, 10_000);
-    }
-
-    #[test]
-    fn scripts_are_found_in_running_text() {
-        let table = [
-            ("Please simulate:500,429,ok. Thanks", Some("500,429,ok")),
-            ("simulate:429:retry-after=0.2,ok", Some("429:retry-after=0.2,ok")),
-            ("\"simulate:reset\"", Some("reset")),
-            ("simulate: a coin", None),
-            ("simulate:", None),
-            ("no script", None),
-        ];
-        for (text, script) in table {
-            assert_eq!(find_script(text), script, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_last_scripted_outcome_repeats() {
-        let script = "500,429:retry-after=0.2,ok";
-        let limited = StatusFault { status: 429, code: None, retry_after: Some(Duration::from_millis(200)) };
-        assert_eq!(scripted(script, 1), Ok(Some(status(500))));
-        assert_eq!(scripted(script, 2), Ok(Some(Fault::Status(limited))));
-        assert_eq!(scripted(script, 3), Ok(None));
-        assert_eq!(scripted(script, 99), Ok(None));
-        assert_eq!(scripted("ok,reset", 7), Ok(Some(Fault::Reset)));
-        assert!(scripted("ok,rset", 1).is_err());
-        assert!(scripted("500:0.5", 1).is_err());
-    }
-}
+mod tests;

@@ -6,8 +6,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::duration;
-
 /// Width of one slot of the audit. A sliding minute is read as 59.99 to 60 s.
 const SLOT: Duration = Duration::from_millis(10);
 
@@ -39,8 +37,8 @@ pub(super) struct Left {
     pub(super) limit: u32,
     /// What may start at once.
     pub(super) remaining: u64,
-    /// The time until the bucket is full, as Go writes it.
-    pub(super) reset: String,
+    /// The time until the bucket is full.
+    pub(super) reset: Duration,
 }
 
 /// What the audit found since the start.
@@ -178,7 +176,7 @@ impl Bucket {
         Left {
             limit: self.limit,
             remaining: self.level.max(0.0).floor() as u64,
-            reset: duration::go(Duration::from_secs_f64(full_in)),
+            reset: Duration::from_secs_f64(full_in),
         }
     }
 }
@@ -247,7 +245,7 @@ mod tests {
         let meter = Meter::new(Some(30), None, start);
         let first = meter.arrive(1, start);
         assert_eq!(first.verdict, Ok(()));
-        assert_eq!(first.requests, Some(Left { limit: 30, remaining: 0, reset: "2s".to_owned() }));
+        assert_eq!(first.requests, Some(Left { limit: 30, remaining: 0, reset: Duration::from_secs(2) }));
         let refusal = meter.arrive(1, at(start, 500)).verdict.unwrap_err();
         assert_eq!(refusal.dimension, Dimension::Requests);
         assert_eq!(refusal.wait, Some(Duration::from_millis(1_500)));

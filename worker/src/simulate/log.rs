@@ -30,6 +30,9 @@ pub(super) struct Line<'a> {
     pub(super) n: u32,
     pub(super) outcome: &'a str,
     pub(super) status: Option<u16>,
+    /// Whose API was called: `openai`, `azure` or `anthropic`.
+    pub(super) dialect: &'a str,
+    /// The path as the vendor's batch format names it.
     pub(super) path: &'a str,
     pub(super) client_gone: bool,
     pub(super) prompt_tokens: u64,

@@ -20,13 +20,18 @@ pub struct Options {
     pub jitter: Duration,
     /// Mean length of an answer in tokens, 100 by default; lengths vary evenly from half to one and a half of it.
     pub output_tokens: u32,
+    /// Time for each token of an answer: a stream comes piece by piece, any other answer when all of it is there. Zero by
+    /// default.
+    pub token_latency: Duration,
     /// Requests per minute; none by default.
     pub rpm: Option<u32>,
-    /// Tokens per minute, counted as the larger of the prompt's estimate and the maximum of the answer; none by default.
+    /// Tokens per minute, counted as each provider does; none by default. OpenAI takes the larger of the prompt's estimate
+    /// and the maximum of the answer, Azure takes both, Anthropic the prompt alone.
     pub tpm: Option<u32>,
     /// What goes wrong, and how often.
     pub faults: Vec<FaultRule>,
-    /// The bearer key that calls must carry; none by default.
+    /// The key that calls must carry, where their provider takes it: `Authorization: Bearer`, `api-key` (Azure) or
+    /// `x-api-key` (Anthropic); none by default.
     pub require_key: Option<String>,
     /// The file to which a JSON line is appended for each call that ended.
     pub log: Option<PathBuf>,
@@ -40,6 +45,7 @@ impl Default for Options {
             latency: Duration::ZERO,
             jitter: Duration::ZERO,
             output_tokens: 100,
+            token_latency: Duration::ZERO,
             rpm: None,
             tpm: None,
             faults: Vec::new(),
@@ -57,6 +63,7 @@ impl fmt::Debug for Options {
             .field("latency", &self.latency)
             .field("jitter", &self.jitter)
             .field("output_tokens", &self.output_tokens)
+            .field("token_latency", &self.token_latency)
             .field("rpm", &self.rpm)
             .field("tpm", &self.tpm)
             .field("faults", &self.faults)

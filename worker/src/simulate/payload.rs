@@ -1,5 +1,6 @@
-//! Bodies of answers, whole ones and those that misbehave on the wire.
+//! Bodies of answers, whole ones and those that take their time or misbehave on the wire.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use super::call::Call;
+use super::delivery::{Delivery, Step};
 
 /// The connection must end without (the rest of) an answer.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +24,8 @@ pub(super) enum Payload {
     Whole(Option<Bytes>),
     /// One byte, a pause, one byte …
     Drip(Drip),
-    /// Half of what the headers promise.
-    Truncated(Truncated),
+    /// Step by step.
+    Steps(Steps),
 }
 
 /// A body that comes byte by byte; the call ends with it.
@@ -35,12 +37,17 @@ pub(super) struct Drip {
     call: Option<Call>,
 }
 
-/// A body that ends too early; the call ends with it.
+/// A body that comes as planned; the call ends with it.
 #[derive(Debug)]
-pub(super) struct Truncated {
-    promised: u64,
-    half: Option<Bytes>,
+pub(super) struct Steps {
+    rest: VecDeque<Step>,
+    /// What is left of the length that was promised.
+    promised: Option<u64>,
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Whether what was sent has had the time to leave.
     is_flushed: bool,
+    /// Whether the wait without an end has been counted.
+    is_hung: bool,
     call: Option<Call>,
 }
 
@@ -53,13 +60,25 @@ impl Payload {
         Self::Drip(Drip { rest: bytes.into(), every, pause: Box::pin(sleep(Duration::ZERO)), call: Some(call) })
     }
 
-    pub(super) fn truncated(bytes: Vec<u8>, call: Call) -> Self {
-        let whole = Bytes::from(bytes);
-        let half = whole.slice(..whole.len() / 2);
-        Self::Truncated(Truncated {
-            promised: whole.len() as u64,
-            half: Some(half),
+    /// Carries out a plan; one that only sends a whole body ends the call at once.
+    pub(super) fn deliver(delivery: Delivery, call: Call) -> Self {
+        match (delivery.steps.as_slice(), delivery.promised) {
+            ([], _) => {
+                call.end();
+                return Self::Whole(None);
+            }
+            ([Step::Send(bytes)], Some(_)) => {
+                call.end();
+                return Self::whole(bytes.clone());
+            }
+            _ => {}
+        }
+        Self::Steps(Steps {
+            rest: delivery.steps.into(),
+            promised: delivery.promised,
+            pause: None,
             is_flushed: false,
+            is_hung: false,
             call: Some(call),
         })
     }
@@ -84,21 +103,67 @@ impl Drip {
     }
 }
 
-impl Truncated {
-    fn poll_half(&mut self, cx: &Context<'_>) -> Poll<Result<Bytes, Cut>> {
-        if let Some(half) = self.half.take() {
-            return Poll::Ready(Ok(half));
+impl Steps {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                if pause.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.pause = None;
+            }
+            match self.rest.front() {
+                None => {
+                    self.end();
+                    return Poll::Ready(None);
+                }
+                Some(Step::Hang) => {
+                    self.hang();
+                    return Poll::Pending;
+                }
+                Some(Step::Repeat(bytes, every)) => {
+                    let (bytes, every) = (bytes.clone(), *every);
+                    self.hang();
+                    self.pause = Some(Box::pin(sleep(every)));
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
+                // An error drops what hyper has buffered; pausing once makes it send that first.
+                Some(Step::Cut) if !self.is_flushed => {
+                    self.is_flushed = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(Step::Cut) => {
+                    self.end();
+                    return Poll::Ready(Some(Err(Cut)));
+                }
+                Some(Step::Pause(_) | Step::Send(_)) => {}
+            }
+            match self.rest.pop_front() {
+                Some(Step::Pause(pause)) => self.pause = Some(Box::pin(sleep(pause))),
+                Some(Step::Send(bytes)) => {
+                    self.promised = self.promised.map(|promised| promised.saturating_sub(bytes.len() as u64));
+                    if self.rest.is_empty() {
+                        self.end();
+                    }
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
+                _ => {}
+            }
         }
-        // An error drops what hyper has buffered; pausing once makes it send the half first.
-        if !self.is_flushed {
-            self.is_flushed = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+    }
+
+    fn end(&mut self) {
         if let Some(call) = self.call.take() {
             call.end();
         }
-        Poll::Ready(Err(Cut))
+    }
+
+    fn hang(&mut self) {
+        if let Some(call) = self.call.as_ref().filter(|_| !self.is_hung) {
+            call.hangs();
+        }
+        self.is_hung = true;
     }
 }
 
@@ -110,7 +175,7 @@ impl Body for Payload {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Drip(drip) => drip.poll_byte(cx).map(|byte| byte.map(|byte| Ok(Frame::data(byte)))),
-            Self::Truncated(truncated) => truncated.poll_half(cx).map(|half| Some(half.map(Frame::data))),
+            Self::Steps(steps) => steps.poll_step(cx).map(|bytes| bytes.map(|bytes| bytes.map(Frame::data))),
         }
     }
 
@@ -118,15 +183,15 @@ impl Body for Payload {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Drip(drip) => drip.rest.is_empty(),
-            Self::Truncated(_) => false,
+            Self::Steps(steps) => steps.rest.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match self {
-            Self::Whole(bytes) => bytes.as_ref().map_or(0, Bytes::len) as u64,
-            Self::Drip(drip) => drip.rest.len() as u64,
-            Self::Truncated(truncated) => truncated.promised,
-        })
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Drip(drip) => SizeHint::with_exact(drip.rest.len() as u64),
+            Self::Steps(steps) => steps.promised.map_or_else(SizeHint::new, SizeHint::with_exact),
+        }
     }
 }

@@ -1,4 +1,6 @@
 //! What will become of a call, decided in one step when its body is there: key, limits, numbers, faults.
+//!
+//! The same for all dialects; each only says what its provider insists on and how it counts tokens.
 
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use super::random::{self, Purpose, Random};
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::request::{Malformed, Request};
+use super::route::Route;
 use super::shared::{Settings, Shared};
 use super::tally::Turn;
 
@@ -31,37 +34,44 @@ pub(super) struct Draws {
 }
 
 impl<'a> Plan<'a> {
-    /// Decides, without waiting; `key` is the verdict on the call's key.
+    /// Decides, without waiting; `door` is the verdict on the call's key and headers.
     pub(super) fn make(
         shared: &Shared,
         settings: &Settings,
+        route: &Route,
         call: &mut Call,
-        key: Result<(), Refusal>,
+        door: Result<(), Refusal>,
         request: Result<Request<'a>, Malformed>,
     ) -> Result<Self, Box<Refused>> {
         let request = match request {
             Ok(request) => request,
             Err(malformed) => {
-                let refusal = key.err().unwrap_or_else(|| Refusal::malformed(malformed));
+                let refusal = door.err().unwrap_or_else(|| Refusal::malformed(malformed));
                 return Err(Box::new((Reply::new(0, None), refusal)));
             }
         };
         call.identify(request.marker(), request.prompt_tokens());
 
         let mut arrival = None;
-        let refusal = key.and_then(|()| request.check(call.endpoint()).map_err(Refusal::malformed)).and_then(|()| {
-            let arrived = arrival.insert(shared.meter.arrive(request.charged_tokens(), call.arrived()));
+        let refusal = door.and_then(|()| request.check().map_err(Refusal::malformed)).and_then(|()| {
+            if !call.operation().is_metered() {
+                return Ok(());
+            }
+            let arrived = arrival.insert(shared.meter.arrive(route.dialect.charge(&request), call.arrived()));
             arrived.verdict.as_ref().map_err(|refusal| {
                 shared.counters.refused();
-                Refusal::limited(refusal, request.model())
+                Refusal::limited(refusal, &request.model)
             })?;
             Ok(())
         });
 
         let marker = random::hash(request.marker().as_bytes());
         let script = request.script();
-        let is_counted =
-            shared.log.is_some() || !settings.faults.is_empty() || !settings.jitter.is_zero() || script.is_some();
+        let is_counted = shared.log.is_some()
+            || !settings.faults.is_empty()
+            || !settings.jitter.is_zero()
+            || script.is_some()
+            || request.cached.tokens > 0;
         let turn = if is_counted { shared.tally.count(marker, refusal.is_ok()) } else { Turn::UNCOUNTED };
         call.number(turn.call);
         let id = Random::new(shared.seed, marker, turn.call, Purpose::RequestId).bits();
@@ -81,6 +91,16 @@ impl<'a> Plan<'a> {
 }
 
 impl Draws {
+    #[cfg(test)]
+    pub(super) fn new(seed: u64, marker: u64, turn: u32) -> Self {
+        Self { seed, marker, turn }
+    }
+
+    /// Tells whether it is the marker's first call: what it wants cached, the later ones find.
+    pub(super) fn is_first(self) -> bool {
+        self.turn <= 1
+    }
+
     /// Starts the random numbers of one decision about the call.
     pub(super) fn random(self, purpose: Purpose) -> Random {
         Random::new(self.seed, self.marker, self.turn, purpose)

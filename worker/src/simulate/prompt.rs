@@ -1,6 +1,7 @@
 //! The prompt of a request, in every form that OpenAI's endpoints take: a string, messages, parts, token numbers.
 //!
-//! Owns the reading only; texts stay borrowed from the body where they hold no escapes and are not in several parts.
+//! Owns the reading only; texts stay borrowed from the body where they hold no escapes and are not in several parts. The
+//! messages of Anthropic are read elsewhere, into the same figures.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,27 +9,39 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::image::{self, Flaw};
 
 /// A string where one stands; any other value reads as absent.
 #[derive(Debug, Default)]
 pub(super) struct Text<'a>(Option<Cow<'a, str>>);
 
-impl Text<'_> {
+impl<'a> Text<'a> {
     pub(super) fn as_str(&self) -> Option<&str> {
         self.0.as_deref()
+    }
+
+    /// Returns the text itself.
+    pub(super) fn into_inner(self) -> Option<Cow<'a, str>> {
+        self.0
     }
 }
 
 /// What a prompt came to: its last text and its size.
 #[derive(Debug, Default)]
 pub(super) struct Prompt<'a> {
-    /// The text of the last user message, or of the last item when none has a role.
+    /// The text of the last user message that has one, or of the last item when none has a role.
     pub(super) last: Cow<'a, str>,
     /// Messages, or prompts; one row of token numbers is one prompt.
     pub(super) items: u64,
     pub(super) chars: u64,
     /// Tokens that were sent as numbers.
     pub(super) tokens: u64,
+    /// Whether what a function returned stands last, so that the model is to go on from there.
+    pub(super) ends_with_result: bool,
+    /// What is wrong with one of the images.
+    pub(super) image_flaw: Option<Flaw>,
 }
 
 /// A message, or a part of one; `content` nests parts.
@@ -41,7 +54,26 @@ struct Message<'a> {
     content: Option<Item<'a>>,
     #[serde(default)]
     text: Text<'a>,
+    #[serde(default, rename = "type")]
+    kind: Text<'a>,
+    /// What a function returned, in the Responses API.
+    #[serde(default)]
+    output: Option<Item<'a>>,
+    /// An address, bare or in an object.
+    #[serde(default)]
+    image_url: Option<&'a RawValue>,
 }
+
+/// The address of an image, as chat completions write it.
+#[derive(Debug, Deserialize)]
+struct ImageUrl<'a> {
+    #[serde(borrow)]
+    url: Cow<'a, str>,
+}
+
+/// The same, as responses write it.
+#[derive(Debug, Deserialize)]
+struct ImageText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// One item of a prompt, and the list of parts that a message may hold.
 #[derive(Debug, Default)]
@@ -52,6 +84,9 @@ struct Item<'a> {
     is_user: bool,
     /// A bare number is a token; a row of them is one prompt.
     is_number: bool,
+    /// Whether it is what a function returned.
+    is_result: bool,
+    image_flaw: Option<Flaw>,
 }
 
 impl<'a> Item<'a> {
@@ -61,25 +96,40 @@ impl<'a> Item<'a> {
     }
 
     fn of_message(message: Message<'a>) -> Self {
-        let is_user = message.role.as_str().is_none_or(|role| role == "user");
-        let body = match (message.content, message.text.0) {
+        let (role, kind) = (message.role.as_str(), message.kind.as_str().unwrap_or_default());
+        let is_result = matches!(role, Some("tool" | "function")) || kind.ends_with("_output");
+        let is_user = match role {
+            Some(role) => role == "user",
+            None => !is_result && !kind.ends_with("_call") && !matches!(kind, "reasoning" | "item_reference"),
+        };
+        let image_flaw = message.image_url.and_then(image_flaw);
+        let body = match (message.content.or(message.output), message.text.0) {
             (Some(content), _) => content,
             (None, Some(text)) => Self::of_text(text),
             (None, None) => Self::default(),
         };
-        Self { is_user, is_number: false, ..body }
+        Self { is_user, is_result, is_number: false, image_flaw: image_flaw.or(body.image_flaw), ..body }
     }
 
     /// Takes a part of a longer content in.
     fn push(&mut self, part: Self) {
         self.chars += part.chars;
         self.tokens += part.tokens;
+        self.image_flaw = self.image_flaw.or(part.image_flaw);
         if self.text.is_empty() {
             self.text = part.text;
         } else if !part.text.is_empty() {
             self.text.to_mut().push_str(&part.text);
         }
     }
+}
+
+/// Looks at the image behind `image_url`.
+fn image_flaw(value: &RawValue) -> Option<Flaw> {
+    let json = value.get();
+    let url = serde_json::from_str(json).map(|ImageUrl { url }| url);
+    let url = url.or_else(|_| serde_json::from_str::<ImageText<'_>>(json).map(|text| text.0));
+    url.ok().and_then(|url| image::look_at_url(&url).err())
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
@@ -188,12 +238,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Prompt<'a> {
 
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
                 let Item { text: last, chars, .. } = Item::of_text(Cow::Borrowed(text));
-                Ok(Prompt { last, items: 1, chars, tokens: 0 })
+                Ok(Prompt { last, items: 1, chars, ..Prompt::default() })
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
                 let Item { text: last, chars, .. } = Item::of_text(Cow::Owned(text.to_owned()));
-                Ok(Prompt { last, items: 1, chars, tokens: 0 })
+                Ok(Prompt { last, items: 1, chars, ..Prompt::default() })
             }
 
             fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Self::Value, S::Error> {
@@ -204,7 +254,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Prompt<'a> {
                     prompt.items += 1;
                     prompt.chars += item.chars;
                     prompt.tokens += item.tokens;
-                    if item.is_user {
+                    prompt.ends_with_result = item.is_result;
+                    prompt.image_flaw = prompt.image_flaw.or(item.image_flaw);
+                    if item.is_user && !item.text.is_empty() {
                         prompt.last = item.text;
                     }
                 }
@@ -260,6 +312,36 @@ mod tests {
             ]}]"#,
         );
         assert_eq!((prompt.last.as_ref(), prompt.items, prompt.chars), ("look here", 1, 9));
+    }
+
+    #[test]
+    fn the_result_of_a_function_is_no_user_message() {
+        let table = [
+            (r#"[{"role":"user","content":"ask"},{"role":"tool","tool_call_id":"x","content":"42"}]"#, true, 5),
+            (r#"[{"role":"user","content":"ask"},{"type":"function_call","name":"f"}]"#, false, 3),
+            (r#"[{"role":"user","content":"ask"},{"type":"function_call_output","output":"42"}]"#, true, 5),
+            (r#"[{"role":"tool","content":"42"},{"role":"user","content":"ask"}]"#, false, 5),
+        ];
+        for (json, ends_with_result, chars) in table {
+            let prompt = read(json);
+            assert_eq!((prompt.last.as_ref(), prompt.ends_with_result), ("ask", ends_with_result), "{json}");
+            assert_eq!(prompt.chars, chars, "{json}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_is_none_is_noticed() {
+        let table = [
+            (r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}}"#, None),
+            (r#"{"type":"image_url","image_url":{"url":"data:image\/png;base64,SGVsbG8="}}"#, Some(Flaw::Content)),
+            (r#"{"type":"input_image","image_url":"data:image/bmp;base64,Qk0="}"#, Some(Flaw::MediaType)),
+            (r#"{"type":"image_url","image_url":{"url":"https://example.com/a.png","detail":"low"}}"#, None),
+            (r#"{"type":"image_url","image_url":7}"#, None),
+        ];
+        for (part, flaw) in table {
+            let json = format!(r#"[{{"role":"user","content":[{{"type":"text","text":"look"}},{part}]}}]"#);
+            assert_eq!(read(&json).image_flaw, flaw, "{part}");
+        }
     }
 
     #[test]

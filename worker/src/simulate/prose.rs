@@ -1,10 +1,9 @@
 //! The words of answers: sentences that look written, made once per process from a fixed seed.
 //!
-//! Everything is ASCII without quotes or backslashes, so that it may stand in JSON as it is. A word is a token.
+//! Everything is ASCII without quotes or backslashes. A word is a token.
 
 use std::sync::LazyLock;
 
-use super::json::Json;
 use super::random::Random;
 
 const ADJECTIVES: [&str; 24] = [
@@ -94,25 +93,34 @@ impl Prose {
     }
 }
 
-/// Writes `tokens` words that start a sentence; `finished` text ends in a full stop.
-pub(super) fn write(json: &mut Json, random: &mut Random, tokens: usize, finished: bool) {
+/// Makes `tokens` words that start a sentence; `finished` text ends in a full stop.
+pub(super) fn text(random: &mut Random, tokens: usize, finished: bool) -> String {
     let prose = &*PROSE;
     let total = prose.words.len() - 1;
     let mut word = prose.sentences[random.below(prose.sentences.len())];
+    let mut text = String::with_capacity((tokens * 9).min(1 << 20));
     let mut left = tokens;
     while left > 0 {
         let count = left.min(total - word);
-        json.raw(prose.slice(word, count));
+        text.push_str(prose.slice(word, count));
         left -= count;
         word = 0;
         if left > 0 {
-            json.raw(" ");
+            text.push(' ');
         }
     }
     if finished && tokens > 0 {
-        json.trim_end(b".,");
-        json.raw(".");
+        if text.ends_with(['.', ',']) {
+            text.pop();
+        }
+        text.push('.');
     }
+    text
+}
+
+/// Makes a name of two words, such as `steady bridge`.
+pub(super) fn name(random: &mut Random) -> String {
+    format!("{} {}", ADJECTIVES[random.below(ADJECTIVES.len())], NOUNS[random.below(NOUNS.len())])
 }
 
 #[cfg(test)]
@@ -120,9 +128,7 @@ mod tests {
     use super::*;
 
     fn words(seed: u64, tokens: usize, finished: bool) -> String {
-        let mut json = Json::with_capacity(0);
-        write(&mut json, &mut Random::from_seed(seed), tokens, finished);
-        String::from_utf8(json.into_bytes()).unwrap()
+        text(&mut Random::from_seed(seed), tokens, finished)
     }
 
     #[test]

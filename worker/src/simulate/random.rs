@@ -31,6 +31,7 @@ pub(super) enum Purpose {
     Latency = 2,
     Answer = 3,
     RequestId = 4,
+    Thinking = 5,
 }
 
 /// A deterministic stream of random numbers.
@@ -86,7 +87,7 @@ mod tests {
 
     #[test]
     fn units_are_spread_evenly_over_markers_and_turns() {
-        for purpose in [Purpose::Fault, Purpose::Latency, Purpose::Answer, Purpose::RequestId] {
+        for purpose in [Purpose::Fault, Purpose::Latency, Purpose::Answer, Purpose::RequestId, Purpose::Thinking] {
             let mut below_a_tenth = 0;
             for marker in 0..1_000_u64 {
                 for turn in 1..=10 {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use gristmill_common::clock::{Clock, SystemClock};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ pub(super) struct Settings {
     pub(super) latency: Duration,
     pub(super) jitter: Duration,
     pub(super) output_tokens: u32,
+    pub(super) token_latency: Duration,
     pub(super) faults: Vec<FaultRule>,
     pub(super) required_key: Option<String>,
 }
@@ -59,6 +61,7 @@ impl Shared {
                 latency: options.latency,
                 jitter: options.jitter,
                 output_tokens: options.output_tokens,
+                token_latency: options.token_latency,
                 faults: options.faults,
                 required_key: options.require_key,
             })),
@@ -80,8 +83,13 @@ impl Shared {
         self.counters.read(self.meter.audit(), self.log.as_ref().map_or(0, Log::lost))
     }
 
+    /// Returns the time of day.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
     /// Returns the Unix time in milliseconds.
     pub(super) fn unix_ms(&self) -> i64 {
-        self.clock.now().timestamp_millis()
+        self.now().timestamp_millis()
     }
 }

@@ -1,6 +1,7 @@
 //! The counters: what has been received, how it ended, how much was in flight.
 //!
-//! Only calls to the API are counted, not `/health`, `/v1/models` and `/simulator`. They start at zero and are lost with the process.
+//! Only calls to the API are counted, not `/health`, lists of models and `/simulator`. They start at zero and are lost with
+//! the process.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,18 @@ pub(super) enum Name {
     Html,
     Drip,
     Empty,
+    Cut,
+    Error,
+    Stall,
+    KeepAlive,
+    Slow,
+    Refusal,
+    ContentFilter,
+    Length,
+    ToolCall,
+    BadJson,
+    NoJson,
+    Echo,
     /// The caller went away while it waited.
     ClientGone,
     /// The simulator was shut down while the caller waited.
@@ -37,7 +50,7 @@ pub(super) enum Name {
 }
 
 impl Name {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 21] = [
         Self::Ok,
         Self::Timeout,
         Self::Reset,
@@ -45,6 +58,18 @@ impl Name {
         Self::Html,
         Self::Drip,
         Self::Empty,
+        Self::Cut,
+        Self::Error,
+        Self::Stall,
+        Self::KeepAlive,
+        Self::Slow,
+        Self::Refusal,
+        Self::ContentFilter,
+        Self::Length,
+        Self::ToolCall,
+        Self::BadJson,
+        Self::NoJson,
+        Self::Echo,
         Self::ClientGone,
         Self::Shutdown,
     ];
@@ -58,6 +83,18 @@ impl Name {
             Self::Html => "html",
             Self::Drip => "drip",
             Self::Empty => "empty",
+            Self::Cut => "cut",
+            Self::Error => "error",
+            Self::Stall => "stall",
+            Self::KeepAlive => "keep_alive",
+            Self::Slow => "slow",
+            Self::Refusal => "refusal",
+            Self::ContentFilter => "content_filter",
+            Self::Length => "length",
+            Self::ToolCall => "tool_call",
+            Self::BadJson => "bad_json",
+            Self::NoJson => "no_json",
+            Self::Echo => "echo",
             Self::ClientGone => "client_gone",
             Self::Shutdown => "shutdown",
         }
@@ -74,7 +111,8 @@ pub struct Stats {
     pub in_flight: u64,
     /// Most calls that were in flight at once.
     pub max_in_flight: u64,
-    /// Calls that a `timeout` fault has left without an answer, those that still wait included.
+    /// Calls that a fault has left waiting for good, those that still wait included: `timeout`, `stall` without an end,
+    /// endless `keep_alive`.
     pub hung: u64,
     /// Calls that the rate limits refused (status 429); those that a fault answered with 429 are not among them.
     pub refused: u64,
