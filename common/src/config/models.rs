@@ -160,21 +160,28 @@ impl Models {
                 found.into_iter().map(Entry::deployment).collect()
             }
             Self::Any(template) => Ok(vec![template.entry(group)?.deployment()?]),
-            Self::Simulator(endpoint, timeouts) => Ok(vec![Deployment {
-                name: group.into(),
-                group: group.into(),
-                provider: "openai".into(),
-                model: group.into(),
-                api_base: endpoint.clone(),
-                api_key: None,
-                key_source: None,
-                key_file: None,
-                wire: Wire::default(),
-                timeouts: *timeouts,
-                max_parallel_requests: None,
-                num_retries: None,
-                simulated: true,
-            }]),
+            Self::Simulator(endpoint, timeouts) => {
+                // It speaks every dialect, and takes any name.
+                let (provider, model) = match provider::split(group) {
+                    (Ok(provider), model) if provider.name != "openai" => (provider, model),
+                    _ => (provider::openai(), group.to_owned()),
+                };
+                Ok(vec![Deployment {
+                    name: group.into(),
+                    group: group.into(),
+                    provider: provider.name.into(),
+                    model: model.into(),
+                    api_base: endpoint.clone(),
+                    api_key: None,
+                    key_source: None,
+                    key_file: None,
+                    wire: Wire { dialect: provider.dialect, ..Wire::default() },
+                    timeouts: *timeouts,
+                    max_parallel_requests: None,
+                    num_retries: None,
+                    simulated: true,
+                }])
+            }
         }
     }
 }
