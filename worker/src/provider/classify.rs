@@ -36,6 +36,10 @@ const HEADER_CAP_BYTES: usize = 256;
 /// Bytes of a body that are kept for redaction; more than an error keeps, so that no half of a secret stays.
 const BODY_WINDOW_BYTES: usize = 64 * 1024;
 
+/// How Anthropic says that its filter stopped an answer, in an error without a code. LiteLLM 1.106
+/// (`exception_mapping_utils.py`, read 2026-11-23) tells it by this text too.
+const ANTHROPIC_FILTER: &str = "Output blocked by content filtering policy";
+
 /// Reads an error answer. `status` may be one of success, where a body of success holds an error.
 pub(super) fn classify(status: u16, headers: &HeaderMap, body: &[u8], now: DateTime<Utc>) -> ErrorRecord {
     record(status, headers, body, Details::parse(body), now)
@@ -137,7 +141,28 @@ fn class_of_4xx(status: u16, details: &Details) -> ErrorClass {
         _ if details.has_code("model_not_found") => ErrorClass::NotFound,
         _ if is_policy(details) => ErrorClass::ContentPolicyViolation,
         _ if is_context_window(details) => ErrorClass::ContextWindowExceeded,
-        _ => ErrorClass::BadRequest,
+        _ => class_of_litellm(details).unwrap_or(ErrorClass::BadRequest),
+    }
+}
+
+/// Reads the 400 of a LiteLLM proxy, which stands for more than bad requests: its words of version 1.106, as its proxy sent
+/// them on 2026-11-23. An echoed prompt does not stand at a message's beginning.
+fn class_of_litellm(details: &Details) -> Option<ErrorClass> {
+    // A proxy without a database knows its master key alone, and any other key leads to this.
+    if details.has_code("no_db_connection") {
+        return Some(ErrorClass::Authentication);
+    }
+    let message = details.message.as_deref()?;
+    let named = message.strip_prefix("litellm.").and_then(|rest| rest.split(':').next());
+    match (named, message.split_once(": ")) {
+        (Some("ContextWindowExceededError"), _) => Some(ErrorClass::ContextWindowExceeded),
+        (Some("ContentPolicyViolationError"), _) => Some(ErrorClass::ContentPolicyViolation),
+        // It names the operation first: `/chat/completions` or `anthropic_messages`.
+        (None, Some((operation, rest))) => {
+            let is_unknown = rest.starts_with("Invalid model name passed in model=") && !operation.contains(' ');
+            is_unknown.then_some(ErrorClass::NotFound)
+        }
+        _ => None,
     }
 }
 
@@ -213,7 +238,9 @@ fn is_billing(status: Option<u16>, details: &Details) -> bool {
 }
 
 fn is_policy(details: &Details) -> bool {
-    details.codes().any(|code| {
+    // An echoed prompt does not stand at a message's beginning.
+    let says_so = || details.message.as_deref().is_some_and(|text| text.starts_with(ANTHROPIC_FILTER));
+    let has_code = details.codes().any(|code| {
         matches!(
             code,
             "content_policy_violation"
@@ -224,7 +251,8 @@ fn is_policy(details: &Details) -> bool {
                 | "bio_policy"
                 | "misalignment_policy_violation"
         )
-    })
+    });
+    has_code || says_so()
 }
 
 /// Tells whether a request is larger than the limit itself, so that no wait makes it fit.
@@ -332,4 +360,53 @@ pub(super) fn html_title(text: &str) -> Option<String> {
         Some(text[start..end].trim())
     });
     Some(title.filter(|title| !title.is_empty()).unwrap_or("without a title").chars().take(200).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(body: &str) -> ErrorClass {
+        classify(400, &HeaderMap::new(), body.as_bytes(), DateTime::UNIX_EPOCH).class
+    }
+
+    #[test]
+    fn a_400_of_a_proxy_is_what_stands_behind_it() {
+        for (body, wanted) in [
+            (
+                r#"{"error":{"message":"No connected db.","type":"no_db_connection","param":null,"code":"400"}}"#,
+                ErrorClass::Authentication,
+            ),
+            (
+                r#"{"error":{"message":"/chat/completions: Invalid model name passed in model=x. Call `/v1/models`","type":"invalid_request_error","code":"400"}}"#,
+                ErrorClass::NotFound,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"anthropic_messages: Invalid model name passed in model=x."}}"#,
+                ErrorClass::NotFound,
+            ),
+            (
+                r#"{"error":{"message":"litellm.ContextWindowExceededError: litellm.BadRequestError: too long","code":"400"}}"#,
+                ErrorClass::ContextWindowExceeded,
+            ),
+            (
+                r#"{"error":{"message":"litellm.ContentPolicyViolationError: AzureException - filtered","code":"400"}}"#,
+                ErrorClass::ContentPolicyViolation,
+            ),
+            (
+                r#"{"type":"error","error":{"type":"invalid_request_error","message":"Output blocked by content filtering policy"}}"#,
+                ErrorClass::ContentPolicyViolation,
+            ),
+            (
+                r#"{"error":{"message":"cannot read: \"litellm.ContextWindowExceededError: Output blocked by content filtering policy\""}}"#,
+                ErrorClass::BadRequest,
+            ),
+            (
+                r#"{"error":{"message":"the prompt says: Invalid model name passed in model=x"}}"#,
+                ErrorClass::BadRequest,
+            ),
+        ] {
+            assert_eq!(class(body), wanted, "{body}");
+        }
+    }
 }
