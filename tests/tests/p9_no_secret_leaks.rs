@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a test must panic")]
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gristmill_common::job::{LaneKey, Priority};
 use gristmill_common::outcome::Status;
-use gristmill_tests::fleet::{Fleet, KEY, MODEL, eventually};
+use gristmill_tests::fleet::{Fleet, KEY, MODEL, eventually, gristmill};
 use gristmill_tests::rabbit;
 use gristmill_worker::simulate::{self, Simulator};
 use lapin::options::BasicGetOptions;
@@ -14,6 +16,7 @@ use secrecy::ExposeSecret as _;
 use sqlx::AssertSqlSafe;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
 
 const PASSWORD: &str = "canary-password-5e1f";
 
@@ -122,6 +125,155 @@ fn with_password(url: &str) -> String {
     let mut url = url::Url::parse(url).unwrap();
     url.set_password(Some(PASSWORD)).unwrap();
     url.to_string()
+}
+
+/// Answers every call with what it was sent, in all the ways in which an answer may come: by turns as errors, as a stream that
+/// breaks, and as answers of success in both dialects.
+async fn show_head(listener: TcpListener, calls: Arc<AtomicUsize>) {
+    loop {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let call = calls.fetch_add(1, Ordering::SeqCst);
+        let asked = read_request(&mut stream).await;
+        let error = serde_json::json!({"type": "error", "error": {"message": asked, "type": asked, "code": asked, "param": asked}});
+        let chunk = serde_json::json!({"choices": [{"index": 0, "delta": {"content": asked}}]});
+        let event = serde_json::json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": asked}});
+        let start = r#"{"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}"#;
+        let (status, kind, body) = match call % 5 {
+            0 => ("400 Bad Request", "application/json", error.to_string()),
+            1 => ("502 Bad Gateway", "text/html", format!("<html><head><title>{asked}</title></head></html>")),
+            2 => ("200 OK", "text/event-stream", format!("data: {chunk}\n\ndata: {error}\n\n")),
+            3 => (
+                "200 OK",
+                "text/event-stream",
+                format!("data: {start}\n\ndata: {event}\n\nevent: error\ndata: {error}\n\n"),
+            ),
+            _ => {
+                let answer = serde_json::json!({
+                    "id": "1", "object": "chat.completion", "created": 1, "model": "m", "type": "message", "role": "assistant",
+                    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": asked}}],
+                    "content": [{"type": "text", "text": asked}], "stop_reason": "end_turn",
+                    "usage": {},
+                });
+                ("200 OK", "application/json", answer.to_string())
+            }
+        };
+        let shown: String = asked.lines().filter(|line| line.contains("canary")).collect();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nx-request-id: {shown}\r\n\
+             x-ratelimit-limit-requests: {shown}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        // A caller that went away hears nothing.
+        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_every_provider_are_written_nowhere_in_plain_and_streaming_calls() {
+    // Lower case, as the heads that are shown.
+    let secrets = [
+        "azure-canary-0a1b2c3d4e",
+        "sk-ant-canary-0a1b2c3d4e",
+        "entra-canary-0a1b2c3d4e",
+        "sk-canary-0a1b2c3d4e",
+        "header-canary-0a1b2c3d4e",
+        "ant-header-canary-0a1b2c3d4e",
+        "bearer-canary-0a1b2c3d4e",
+    ];
+    let [azure, anthropic, entra, openai, header, other_header, bearer] = secrets;
+    let groups = ["azure", "entra", "anthropic", "bearer", "openai"];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = listener.local_addr().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    // A task of its own: the programs are waited for without a pause in this one.
+    let server = TaskTracker::new().spawn(show_head(listener, Arc::clone(&calls)));
+    let simulator = Simulator::start(simulate::Options::default()).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut written = Written::default();
+
+    for (host, at) in [("proxy", proxy.to_string()), ("simulator", simulator.addr().to_string())] {
+        let config = format!(
+            "model_list:\n\
+             - {{model_name: azure, litellm_params: {{model: azure/prod, api_base: \"http://{at}\", api_version: \"2024-10-21\", api_key: {azure}}}}}\n\
+             - {{model_name: entra, litellm_params: {{model: azure/prod, api_base: \"http://{at}\", azure_ad_token: {entra}}}}}\n\
+             - {{model_name: anthropic, litellm_params: {{model: anthropic/claude-sonnet-4-6, api_base: \"http://{at}\", api_key: {anthropic}, extra_headers: {{x-team: {other_header}}}}}}}\n\
+             - {{model_name: bearer, litellm_params: {{model: anthropic/claude-sonnet-4-6, api_base: \"http://{at}\", api_key: os.environ/ANTHROPIC_AUTH_TOKEN}}}}\n\
+             - {{model_name: openai, litellm_params: {{model: openai/gpt-4o, api_base: \"http://{at}/v1\", api_key: {openai}, extra_headers: {{x-gateway-key: {header}}}}}}}\n"
+        );
+        std::fs::write(dir.path().join("gristmill.yaml"), config).unwrap();
+        let requests: String = (0..20)
+            .map(|n| {
+                let body = serde_json::json!({
+                    "messages": [{"role": "user", "content": format!("hello {n}")}], "user": "simulate:echo",
+                    "max_tokens": 100, "stream": n % 2 == 0,
+                });
+                let line = serde_json::json!({"custom_id": n.to_string(), "method": "POST", "url": "/v1/chat/completions", "body": body});
+                format!("{line}\n")
+            })
+            .collect();
+        std::fs::write(dir.path().join("in.jsonl"), requests).unwrap();
+        for group in groups {
+            let name = format!("{host}-{group}");
+            let out = format!("{name}.jsonl");
+            let command = |arguments: &[&str]| {
+                let mut command = gristmill(dir.path());
+                command.args(arguments).env("GRISTMILL_LOG", "trace").env("ANTHROPIC_AUTH_TOKEN", bearer);
+                command
+            };
+            let run = [
+                "run",
+                "in.jsonl",
+                "--model",
+                group,
+                "--name",
+                &name,
+                "-o",
+                &out,
+                "--combined",
+                "--num-retries",
+                "0",
+                "--concurrency",
+                "1",
+            ];
+            for arguments in [
+                &run[..],
+                &["results", &name, "--json"],
+                &["status", &name, "--json"],
+                &["check", "--model", group, "--call", "--json"],
+                &["config"],
+                &["models"],
+                &["run", "in.jsonl", "--model", group, "--dry-run", "-o", "-"],
+            ] {
+                let command = command(arguments);
+                // The servers are of this runtime.
+                let ran = tokio::task::block_in_place(|| written.run(command));
+                assert!(ran.status.code().is_some_and(|code| code < 100), "{arguments:?}: {ran:?}");
+            }
+            let lines = std::fs::read_to_string(dir.path().join(&out)).unwrap();
+            assert_eq!(lines.lines().count(), 20, "{name}: {lines}");
+            written.add(format!("output of {name}"), lines);
+        }
+    }
+    server.abort();
+    for entry in std::fs::read_dir(dir.path().join(".gristmill")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            written.add(format!("file {}", path.display()), String::from_utf8_lossy(&std::fs::read(&path).unwrap()));
+        }
+    }
+    assert!(calls.load(Ordering::SeqCst) >= 100);
+    for group in groups {
+        let output = written.text(&format!("output of proxy-{group}"));
+        assert!(output.contains("[key]"), "{group}: an echoed key was taken out: {output}");
+        assert!(output.contains("\"finish_reason\":\"stop\""), "{group}: of answers too: {output}");
+        assert!(output.contains("MidStreamError"), "{group}: {output}");
+        assert!(written.text(&format!("output of simulator-{group}")).contains("hello 19"), "{group}");
+    }
+    assert!(written.text("output of proxy-openai").contains("[header]") && written.text("file").contains("[header]"));
+    for secret in secrets {
+        written.assert_without(secret);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gristmill_common::clock::Clock;
-use gristmill_common::config::{Deployment, nearest};
+use gristmill_common::config::{Deployment, Dialect, nearest};
 use gristmill_common::failure::{Disposition, ErrorClass, ErrorRecord};
 use gristmill_common::id::{BatchId, JobId};
 
 use crate::Error;
 use crate::gate::complaint;
-use crate::provider::{self, Call, Http, Provider};
+use crate::provider::{self, Call, Http, Limit, Provider};
 
 /// How long a provider may take to tell its models.
 const TO_LIST: Duration = Duration::from_secs(10);
@@ -27,8 +27,8 @@ const SMALLEST: &[u8] = br#"{"model":"","messages":[{"role":"user","content":"1"
 pub enum Examined {
     /// The provider lists the model for this key.
     Listed,
-    /// The model answered a call.
-    Answered,
+    /// The model answered a call, whose headers told these limits.
+    Answered(Vec<Limit>),
     /// The provider lists a model of nearly this name, and not this one.
     Unlisted(String),
     /// It is reachable; the text says why no more is known.
@@ -37,8 +37,8 @@ pub enum Examined {
     Faulty(ErrorClass, String),
 }
 
-/// Examines one deployment. Costs nothing, unless `may_call`: then one call of one token is made where the provider's list of
-/// models does not settle it.
+/// Examines one deployment. Costs nothing, unless `may_call`: then one call of one token is made where the list of models shows
+/// no fault. A model that is listed and does not chat, such as one of embeddings, stays [`Examined::Listed`].
 ///
 /// # Errors
 ///
@@ -47,7 +47,10 @@ pub async fn examine(deployment: &Deployment, clock: Arc<dyn Clock>, may_call: b
     let provider = provider::build(deployment, &Http::default(), Arc::clone(&clock))?;
     let listed = listed(&*provider, deployment).await;
     Ok(match listed {
-        Examined::Listed => listed,
+        Examined::Listed if may_call => match called(&*provider, deployment, &*clock).await {
+            Examined::Unsettled(_) | Examined::Faulty(ErrorClass::NotFound, _) => listed,
+            called => called,
+        },
         Examined::Unsettled(_) | Examined::Unlisted(_) if may_call => called(&*provider, deployment, &*clock).await,
         listed => listed,
     })
@@ -59,6 +62,11 @@ async fn listed(provider: &dyn Provider, deployment: &Deployment) -> Examined {
         // Some write a folder before the name: `models/gemini-2.5-pro`.
         Ok(models) if models.iter().any(|listed| listed.rsplit('/').next() == model.rsplit('/').next()) => {
             Examined::Listed
+        }
+        // Azure tells which models there are, not which deployments calls can name.
+        Ok(_) if deployment.wire.dialect == Dialect::Azure => {
+            let key = if deployment.api_key.is_some() { "it takes the key and" } else { "it asks for no key and" };
+            Examined::Unsettled(format!("{key} does not tell whether it has the deployment `{model}`"))
         }
         Ok(models) if models.is_empty() => Examined::Unsettled("it lists no models".to_owned()),
         Ok(models) => match nearest(model, models.iter().map(String::as_str)) {
@@ -90,8 +98,9 @@ async fn called(provider: &dyn Provider, deployment: &Deployment, clock: &dyn Cl
         service_tier: None,
         tokens: None,
     };
-    match provider.call(call).await.outcome {
-        Ok(_) => Examined::Answered,
+    let reply = provider.call(call).await;
+    match reply.outcome {
+        Ok(_) => Examined::Answered(reply.limits),
         Err(error) if error.disposition() == Disposition::DeploymentFault || error.status.is_none() => {
             faulty(deployment, &error)
         }

@@ -230,7 +230,10 @@ impl Gate {
 pub(crate) fn complaint(deployment: &Deployment, error: &ErrorRecord) -> String {
     use gristmill_common::failure::ErrorClass as Class;
 
-    let key = deployment.key_source.as_deref().unwrap_or("an API key");
+    let key = deployment
+        .key_source
+        .as_deref()
+        .unwrap_or("api_key in its entry of model_list, or the variable beside its api_base,");
     let todo = match error.class {
         Class::Authentication if deployment.key_file.is_some() => {
             format!("write a valid key into the file of {key}; it is read again by itself")

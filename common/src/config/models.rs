@@ -41,7 +41,8 @@ pub(super) struct Entry {
     group: Arc<str>,
     model: String,
     provider: Result<&'static Provider, String>,
-    api_base: Endpoint,
+    /// `None` where nobody says where the provider is, which is told when it is to be called.
+    api_base: Option<Endpoint>,
     key: Key,
     wire: Wire,
     timeouts: Timeouts,
@@ -210,7 +211,10 @@ impl Entry {
             deployment: Some(Arc::clone(&self.name)),
             provider: self.provider.clone().map_or_else(|name| name, |provider| provider.name.to_owned()),
             provider_model: Some(self.model.clone()),
-            endpoint: self.api_base.0.origin().ascii_serialization(),
+            endpoint: self
+                .api_base
+                .as_ref()
+                .map_or_else(|| "no endpoint".to_owned(), |base| base.0.origin().ascii_serialization()),
             key: match &self.key {
                 Key::Found(found) => Some(found.name.clone()),
                 Key::Missing { variable, .. } => Some(variable.clone()),
@@ -230,6 +234,12 @@ impl Entry {
                     model: self.model.clone(),
                 });
             }
+        };
+        let Some(api_base) = self.api_base.clone() else {
+            return Err(Error::MissingEndpoint {
+                provider: provider.name.to_owned(),
+                variable: provider.base_variables.first().copied().unwrap_or_default().to_owned(),
+            });
         };
         let found = match &self.key {
             Key::None => None,
@@ -258,7 +268,7 @@ impl Entry {
             group: Arc::clone(&self.group),
             provider: provider.name.into(),
             model: self.model.as_str().into(),
-            api_base: self.api_base.clone(),
+            api_base,
             api_key,
             key_source: found.as_ref().map(|found| found.name.clone()),
             key_file: found.and_then(|found| found.file),
@@ -470,7 +480,7 @@ impl Template {
             group: group.into(),
             model,
             provider,
-            api_base,
+            api_base: Some(api_base),
             key,
             wire,
             timeouts: self.timeouts,
@@ -574,17 +584,23 @@ fn read_entry(
     let (api_base, key) = match &provider {
         Ok(provider) => {
             let uses_account = own_base.is_none();
-            let (api_base, key) = resolve(provider, own_base, own_key, env)?;
+            let (api_base, key) = match resolve(provider, own_base, own_key, env) {
+                Ok((api_base, key)) => (Some(api_base), key),
+                // What one entry lacks is no fault of the others.
+                Err(Error::MissingEndpoint { .. }) => (None, Key::None),
+                Err(error) => return Err(error),
+            };
             if provider.dialect == Dialect::Azure && uses_account && wire.api_version.is_none() {
                 wire.api_version = env.get("AZURE_API_VERSION").map(Into::into);
             }
-            let mut headers = account_headers(provider, &api_base, env);
+            let mut headers =
+                api_base.as_ref().map_or_else(Vec::new, |api_base| account_headers(provider, api_base, env));
             headers.retain(|header| !wire.headers.iter().any(|own| own.name.eq_ignore_ascii_case(&header.name)));
             wire.headers.extend(headers);
             (api_base, key)
         }
         // What is wrong with it is told when it is to be called.
-        Err(_) => (own_base.map_or_else(|| own_endpoint(provider::openai()), Ok)?, own_key),
+        Err(_) => (own_base, own_key),
     };
 
     let same_group = earlier.iter().filter(|entry| *entry.group == *group).count();

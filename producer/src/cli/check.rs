@@ -9,6 +9,7 @@ use gristmill_common::broker::Drift;
 use gristmill_common::clock::SystemClock;
 use gristmill_common::config::{Config, Deployment, Overrides};
 use gristmill_common::store::Store;
+use gristmill_worker::provider::Limit;
 use gristmill_worker::{Examined, examine};
 use serde::Serialize;
 
@@ -22,7 +23,7 @@ use super::ui;
 const EXAMPLES: &str = "\
 Examples:
   gristmill check
-  gristmill check --model gpt-4o --call     one call of one token, where the provider lists no models
+  gristmill check --model gpt-4o --call     one call of one token, which shows the limits too
   gristmill check --json
 
 Ends with 2 if anything is at fault.";
@@ -34,7 +35,7 @@ pub(super) struct Args {
     /// Check the deployments of this model; may be repeated [default: all of the configuration]
     #[arg(long, value_name = "MODEL")]
     model: Vec<String>,
-    /// Make a call of one token where the list of models does not settle it; costs next to nothing
+    /// Make a call of one token, which settles what a list of models does not; costs next to nothing
     #[arg(long)]
     call: bool,
     /// The OpenAI-compatible endpoint, such as http://localhost:8000/v1
@@ -249,7 +250,9 @@ async fn deployment_finding(deployment: &Deployment, call: bool) -> Finding {
     };
     let finding = match examined {
         Examined::Listed => Finding::new(name, State::Ok, format!("`{}` is there", deployment.model)),
-        Examined::Answered => Finding::new(name, State::Ok, format!("`{}` answered a call", deployment.model)),
+        Examined::Answered(limits) => {
+            Finding::new(name, State::Ok, format!("`{}` answered a call; {}", deployment.model, told(&limits)))
+        }
         Examined::Unsettled(why) => Finding::new(name, State::Note, format!("reachable; {why}; add --call to try one")),
         Examined::Unlisted(why) => Finding::new(
             name,
@@ -259,6 +262,18 @@ async fn deployment_finding(deployment: &Deployment, call: bool) -> Finding {
         Examined::Faulty(_, why) => Finding::new(name, State::Fault, why),
     };
     finding.after(started.elapsed())
+}
+
+/// Says what a provider told of its limits.
+fn told(limits: &[Limit]) -> String {
+    let limits: Vec<String> = limits
+        .iter()
+        .map(|Limit { dimension, limit, remaining }| match remaining {
+            Some(remaining) => format!("{remaining} of {limit} {dimension} left"),
+            None => format!("{limit} {dimension}"),
+        })
+        .collect();
+    if limits.is_empty() { "it tells no limits".to_owned() } else { format!("limits: {}", limits.join(", ")) }
 }
 
 #[cfg(test)]

@@ -94,14 +94,15 @@ struct Item {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct WireUsage {
-    #[serde(alias = "input_tokens")]
     prompt_tokens: Count,
-    #[serde(alias = "output_tokens")]
     completion_tokens: Count,
-    #[serde(alias = "input_tokens_details")]
     prompt_tokens_details: Lenient<InputDetails>,
-    #[serde(alias = "output_tokens_details")]
     completion_tokens_details: Lenient<OutputDetails>,
+    // The names of the Responses API; some gateways write both, so they are no aliases.
+    input_tokens: Count,
+    output_tokens: Count,
+    input_tokens_details: Lenient<InputDetails>,
+    output_tokens_details: Lenient<OutputDetails>,
     /// Together's place for what others put into the details.
     cached_tokens: Count,
     /// The place of `DeepSeek`.
@@ -123,13 +124,15 @@ struct OutputDetails {
 
 impl From<WireUsage> for Usage {
     fn from(wire: WireUsage) -> Self {
-        let input = wire.prompt_tokens_details.0;
+        let (input, other) = (wire.prompt_tokens_details.0, wire.input_tokens_details.0);
+        let cached = input.cached_tokens.0.or(other.cached_tokens.0);
+        let (output, other_output) = (wire.completion_tokens_details.0, wire.output_tokens_details.0);
         Self {
-            input_tokens: wire.prompt_tokens.0,
-            cached_input_tokens: input.cached_tokens.0.or(wire.cached_tokens.0).or(wire.prompt_cache_hit_tokens.0),
-            cache_write_tokens: input.cache_write_tokens.0,
-            output_tokens: wire.completion_tokens.0,
-            reasoning_tokens: wire.completion_tokens_details.0.reasoning_tokens.0,
+            input_tokens: wire.prompt_tokens.0.or(wire.input_tokens.0),
+            cached_input_tokens: cached.or(wire.cached_tokens.0).or(wire.prompt_cache_hit_tokens.0),
+            cache_write_tokens: input.cache_write_tokens.0.or(other.cache_write_tokens.0),
+            output_tokens: wire.completion_tokens.0.or(wire.output_tokens.0),
+            reasoning_tokens: output.reasoning_tokens.0.or(other_output.reasoning_tokens.0),
         }
     }
 }
@@ -378,5 +381,18 @@ mod tests {
             prop_assert!(read(Api::Chat, &body.as_bytes()[..cut]).fault.is_some());
             prop_assert!(read(Api::Chat, body.as_bytes()).fault.is_none());
         }
+    }
+
+    #[test]
+    fn usage_under_both_names_is_read_once() {
+        let body = json!({
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 5, "input_tokens": 3, "output_tokens": 5,
+                      "input_tokens_details": {"cached_tokens": 2}},
+        });
+        let read = read_json(Api::Chat, &body);
+        assert!(read.fault.is_none(), "{:?}", read.fault);
+        let usage = read.usage;
+        assert_eq!((usage.input_tokens, usage.output_tokens, usage.cached_input_tokens), (Some(3), Some(5), Some(2)));
     }
 }

@@ -359,7 +359,14 @@ pub(super) fn html_title(text: &str) -> Option<String> {
         let end = start + lower[start..].find("</title>")?;
         Some(text[start..end].trim())
     });
-    Some(title.filter(|title| !title.is_empty()).unwrap_or("without a title").chars().take(200).collect())
+    Some(shorten(title.filter(|title| !title.is_empty()).unwrap_or("without a title")))
+}
+
+/// Keeps whole words of a long text: half of a key would be known by nobody as what it is.
+fn shorten(text: &str) -> String {
+    const SHOWN: usize = 200;
+    let Some((end, _)) = text.char_indices().nth(SHOWN) else { return text.to_owned() };
+    text[..end].rsplit_once(char::is_whitespace).map_or("too long to show", |(words, _)| words).to_owned()
 }
 
 #[cfg(test)]
@@ -368,6 +375,14 @@ mod tests {
 
     fn class(body: &str) -> ErrorClass {
         classify(400, &HeaderMap::new(), body.as_bytes(), DateTime::UNIX_EPOCH).class
+    }
+
+    #[test]
+    fn a_long_title_is_not_cut_within_a_word() {
+        let page = |title: &str| html_title(&format!("<html><head><title>{title}</title>")).unwrap();
+        assert_eq!(page("Sign in"), "Sign in");
+        assert_eq!(page(&format!("{} sk-secret-of-many-letters", "x".repeat(190))), "x".repeat(190));
+        assert_eq!(page(&"x".repeat(300)), "too long to show");
     }
 
     #[test]

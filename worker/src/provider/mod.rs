@@ -33,6 +33,7 @@ mod speech;
 mod splice;
 mod stream;
 mod structured;
+mod told;
 mod transport;
 mod verdict;
 mod wait;
@@ -42,6 +43,7 @@ mod tests;
 
 pub use client::{DEFAULT_MAX_RESPONSE_BYTES, Http};
 pub use stream::Delta;
+pub use told::Limit;
 pub use verdict::{Cooldown, Verdict};
 
 /// A deployment that cannot be built; the text says what to change.
@@ -129,6 +131,8 @@ pub struct Reply {
     pub served_model: Option<String>,
     /// The service tier that the provider says it served; it decides the price.
     pub service_tier: Option<String>,
+    /// What the answer's headers tell of the deployment's rate limits.
+    pub limits: Vec<Limit>,
     /// The answer, or why there is none.
     pub outcome: Result<Answer, Box<ErrorRecord>>,
 }
@@ -145,6 +149,7 @@ impl Reply {
             usage: Usage::default(),
             served_model: None,
             service_tier: None,
+            limits: Vec::new(),
             outcome,
         }
     }

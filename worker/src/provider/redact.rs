@@ -7,6 +7,8 @@ use gristmill_common::failure::ErrorRecord;
 use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::{Answer, splice};
+
 /// A key shorter than this is a placeholder of a local server, such as `EMPTY`, and may be a word of the text.
 const SHORTEST_KEY: usize = 7;
 
@@ -48,13 +50,34 @@ impl Redactor {
         Self { key: key.filter(is_long).cloned(), others, endpoint }
     }
 
+    /// Returns what nothing may show, each with the word that stands for it.
+    fn secrets(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let others = self.others.iter().map(|other| (other.expose_secret(), "[header]"));
+        self.key.iter().map(|key| (key.expose_secret(), "[key]")).chain(others)
+    }
+
+    /// Tells whether bytes hold the key, or a header's value.
+    fn is_in(&self, bytes: &[u8]) -> bool {
+        self.secrets().any(|(secret, _)| splice::mentions(bytes, secret.as_bytes()))
+    }
+
+    /// Takes the key out of an answer of success, which something on the way may have written into it; the endpoint's host may be a
+    /// word of the answer, and stays.
+    pub(super) fn answer(&self, answer: &mut Answer) {
+        let without =
+            |text: &str| self.secrets().fold(text.to_owned(), |text, (secret, shown)| text.replace(secret, shown));
+        if self.is_in(&answer.body) {
+            answer.body = without(&String::from_utf8_lossy(&answer.body)).into();
+        }
+        if let Some(text) = answer.output_text.as_mut().filter(|text| self.is_in(text.as_bytes())) {
+            *text = without(text);
+        }
+    }
+
     /// Returns the text with `[key]` for the key and `[endpoint]` for the endpoint's host.
     pub(super) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        for (secret, shown) in
-            self.key.iter().map(|key| (key, "[key]")).chain(self.others.iter().map(|other| (other, "[header]")))
-        {
-            let secret = secret.expose_secret();
+        for (secret, shown) in self.secrets() {
             if text.contains(secret) {
                 text = text.replace(secret, shown).into();
             }

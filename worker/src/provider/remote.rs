@@ -1,5 +1,6 @@
 //! A deployment somewhere on the network, in whichever of the dialects that are built in.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::key::{Credentials, Key};
 use super::speech::{Plan, Refusal, Speech};
 use super::stream::{Assembled, Assembler, Event, Step};
 use super::structured::Wanted;
+use super::told;
 use super::{Answer, Call, Error, Http, Preview, Provider, Reply};
 
 /// The least that a call of the flex tier may take: <https://platform.openai.com/docs/guides/flex-processing>, read 2026-11,
@@ -186,6 +188,7 @@ impl Remote {
         let headers = exchange.head.as_ref().map(|(_, headers)| headers);
         reply.http_status = exchange.head.as_ref().map(|(status, _)| status.as_u16());
         reply.request_id = headers.and_then(classify::request_id).map(str::to_owned);
+        reply.limits = headers.map(told::limits).unwrap_or_default();
         match (exchange.body, &exchange.head, stream) {
             (ended, Some((_, headers)), Some(stream)) if exchange.streamed => {
                 self.read_stream(&mut reply, plan, headers, ended.err(), stream);
@@ -308,7 +311,20 @@ impl Remote {
 
     /// Writes into an error where it happened, and takes out what must not be shown.
     fn sign(&self, credentials: &Credentials, reply: &mut Reply) {
-        let Err(record) = &mut reply.outcome else { return };
+        let record = match &mut reply.outcome {
+            Ok(answer) => {
+                credentials.redactor.answer(answer);
+                for text in
+                    [&mut reply.request_id, &mut reply.served_model, &mut reply.service_tier].into_iter().flatten()
+                {
+                    if let Cow::Owned(redacted) = credentials.redactor.text(text) {
+                        *text = redacted;
+                    }
+                }
+                return;
+            }
+            Err(record) => record,
+        };
         record.provider = Some(self.kind.to_string());
         record.model = Some(self.model.to_string());
         record.deployment = Some(self.name.to_string());
