@@ -221,16 +221,22 @@ impl Entry {
     }
 
     fn deployment(&self) -> Result<Deployment, Error> {
+        let unsupported = |name: &str| Error::UnsupportedProvider {
+            known: provider::known(name),
+            provider: name.to_owned(),
+            model: self.model.clone(),
+        };
         let provider = match &self.provider {
             Ok(provider) => *provider,
-            Err(name) => {
-                return Err(Error::UnsupportedProvider {
-                    known: provider::known(name),
-                    provider: name.clone(),
-                    model: self.model.clone(),
-                });
-            }
+            Err(name) => return Err(unsupported(name)),
         };
+        // No model of OpenAI's own has a slash in its name: what stands before it was meant to be a provider.
+        if let Some((prefix, _)) = self.model.split_once('/')
+            && provider.name == "openai"
+            && is_own_host(provider, &self.api_base)
+        {
+            return Err(unsupported(prefix));
+        }
         let found = match &self.key {
             Key::None => None,
             Key::Found(found) => Some(found.clone()),
