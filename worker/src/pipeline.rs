@@ -125,7 +125,11 @@ async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
     let hook = hook_call(gate, ticket);
     let body = match session.hooks.request(hook, &request.body).await {
         Ok(body) => body,
-        Err(error) => return Reply::new(Err(error)),
+        Err(error) => {
+            let mut reply = Reply::new(Err(error));
+            reply.sign(&gate.deployment);
+            return reply;
+        }
     };
     for observer in &session.hooks.observers {
         observer.before_call(hook);
@@ -142,6 +146,7 @@ async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
     };
     let mut reply = gate.provider.call(call).await;
     session.hooks.answer(hook, &mut reply).await;
+    reply.sign(&gate.deployment);
     for observer in &session.hooks.observers {
         observer.after_call(hook, &reply);
     }
