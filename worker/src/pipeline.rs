@@ -134,8 +134,10 @@ async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
     for observer in &session.hooks.observers {
         observer.before_call(hook);
     }
-    let told =
-        request.options.stream().map(|stream| Teller::new(Arc::clone(&session.broker), stream, ticket.calls + 1));
+    let told = request
+        .options
+        .stream()
+        .map(|stream| Teller::new(Arc::clone(&session.broker), stream, hook.attempt, session.lease.owner));
     let call = Call {
         endpoint: &request.endpoint,
         body: &body,
