@@ -33,7 +33,7 @@ struct Token {
     expires_at: DateTime<Utc>,
 }
 
-/// Stands for the service that gives out tokens; a real one is asked over the network.
+/// Stands for the service that gives out tokens; a real one is asked over the network, and awaited.
 struct Identity {
     given_out: AtomicU32,
     clock: Arc<dyn Clock>,
@@ -41,7 +41,7 @@ struct Identity {
 }
 
 impl Identity {
-    async fn token(&self) -> Result<Token, String> {
+    fn token(&self) -> Result<Token, String> {
         let number = self.given_out.fetch_add(1, Ordering::SeqCst) + 1;
         (self.say)(format!("signing in: token {number}"));
         Ok(Token { text: format!("token-{number}"), expires_at: self.clock.now() + TimeDelta::hours(1) })
@@ -53,12 +53,15 @@ struct Gateway {
     deployment: Deployment,
     http: Http,
     identity: Arc<Identity>,
-    signed_in: Mutex<Option<(DateTime<Utc>, Arc<dyn Provider>)>>,
+    signed_in: Mutex<Option<SignedIn>>,
 }
+
+/// A way to the gateway, and when it ends.
+type SignedIn = (DateTime<Utc>, Arc<dyn Provider>);
 
 impl Gateway {
     /// Returns the way to the gateway with a token that holds; signs in where there is none.
-    async fn way(&self) -> Result<Arc<dyn Provider>, Box<ErrorRecord>> {
+    fn way(&self) -> Result<Arc<dyn Provider>, Box<ErrorRecord>> {
         let now = self.identity.clock.now();
         let known = self.signed_in.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((_, way)) = known.filter(|(expires_at, _)| now + MARGIN < *expires_at) {
@@ -66,7 +69,7 @@ impl Gateway {
         }
         // The class says what becomes of the job: this one comes back, and three in a row pause the deployment.
         let failed = |why: String| Box::new(ErrorRecord::new(ErrorClass::Authentication, why));
-        let token = self.identity.token().await.map_err(failed)?;
+        let token = self.identity.token().map_err(failed)?;
         let mut deployment = self.deployment.clone();
         // The values of these headers are taken out of every error.
         let value = format!("Bearer {}", token.text).into();
@@ -82,7 +85,7 @@ impl Gateway {
 #[async_trait]
 impl Provider for Gateway {
     async fn call(&self, call: Call<'_>) -> Reply {
-        let way = match self.way().await {
+        let way = match self.way() {
             Ok(way) => way,
             Err(error) => return Reply::new(Err(error)),
         };
