@@ -281,6 +281,19 @@ impl JobOptions {
     pub fn set_stream(&mut self, stream: StreamId) {
         self.tags.insert(STREAM_TAG.to_owned(), stream.to_string());
     }
+
+    /// Returns what the user said: the options without the tags that are ours.
+    #[must_use]
+    pub fn shown(&self) -> Self {
+        let mut shown = self.clone();
+        shown.tags.remove(STREAM_TAG);
+        shown
+    }
+}
+
+/// Tells whether a tag is the user's, to be shown, and not one of ours.
+pub fn is_users_tag(name: &str) -> bool {
+    name != STREAM_TAG
 }
 
 fn is_zero(value: &u32) -> bool {
@@ -358,6 +371,7 @@ mod tests {
         options.set_stream(stream);
         let text = serde_json::to_string(&options).unwrap();
         assert_eq!(serde_json::from_str::<JobOptions>(&text).unwrap().stream(), Some(stream));
+        assert_eq!(options.shown(), JobOptions::default(), "nobody is shown it");
     }
 
     #[test]

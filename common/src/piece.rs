@@ -1,10 +1,13 @@
 //! A piece of a job's output as it comes: what a worker tells, and a listener hears, over the broker's stream channel.
 //!
-//! Pieces are a convenience and may be lost; the row in the store is the truth. Each carries the attempt that it belongs to, so
-//! that a listener forgets what an earlier attempt said, and its place in it, so that a gap shows.
+//! Pieces are a convenience and may be lost; the row in the store is the truth. Each carries the attempt and the worker that it
+//! belongs to, so that a listener forgets what an earlier call said, and its place in it, so that a gap shows. The attempt alone
+//! would not do: one that died with its worker was never written down, and the next has its number.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+use crate::id::OwnerId;
 
 /// The version of the JSON that a piece is written as.
 const VERSION: u16 = 1;
@@ -29,7 +32,9 @@ pub struct Piece {
     pub v: u16,
     /// Which call of the run it belongs to, from 1.
     pub attempt: u32,
-    /// Its place among the pieces of the attempt, from 0.
+    /// Who makes that call.
+    pub worker: OwnerId,
+    /// Its place among the pieces of the call, from 0.
     pub seq: u64,
     /// What it holds.
     pub content: Content,
@@ -37,8 +42,8 @@ pub struct Piece {
 
 impl Piece {
     /// Makes a piece.
-    pub const fn new(attempt: u32, seq: u64, content: Content) -> Self {
-        Self { v: VERSION, attempt, seq, content }
+    pub const fn new(attempt: u32, worker: OwnerId, seq: u64, content: Content) -> Self {
+        Self { v: VERSION, attempt, worker, seq, content }
     }
 
     /// Writes it as JSON.
@@ -56,13 +61,14 @@ impl Piece {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::DateTime;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn a_piece_survives_json(attempt: u32, seq: u64, text: String) {
             for content in [Content::Text(text.clone()), Content::Reasoning(text)] {
-                let piece = Piece::new(attempt, seq, content);
+                let piece = Piece::new(attempt, OwnerId::new(DateTime::UNIX_EPOCH), seq, content);
                 prop_assert_eq!(Piece::read(&piece.to_bytes()), Some(piece));
             }
         }
@@ -70,7 +76,9 @@ mod tests {
 
     #[test]
     fn what_a_later_version_tells_is_heard_as_something_else() {
-        let piece = Piece::read(br#"{"v":2,"attempt":1,"seq":0,"content":"began","x":1}"#).unwrap();
+        let worker = "00000000-0000-7000-8000-000000000000";
+        let told = format!(r#"{{"v":2,"attempt":1,"worker":"{worker}","seq":0,"content":"began","x":1}}"#);
+        let piece = Piece::read(told.as_bytes()).unwrap();
         assert_eq!(piece.content, Content::Other);
         assert_eq!(Piece::read(b"no"), None);
     }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use futures_util::StreamExt as _;
 use gristmill_common::broker::Pieces;
-use gristmill_common::id::BatchId;
+use gristmill_common::id::{BatchId, OwnerId};
 use gristmill_common::job::{JobOptions, StreamId};
 use gristmill_common::outcome::ResultRow;
 use gristmill_common::piece::{Content, Piece};
@@ -20,9 +20,9 @@ use crate::{Producer, Subscription};
 /// What is heard of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
-    /// Another attempt began: what was heard before is void.
+    /// Another call began: what was heard before is void.
     Reset {
-        /// Which call of the run it is, from 1.
+        /// Which call of the run it is, from 1; the same again where a worker died within it.
         attempt: u32,
     },
     /// Text of the answer.
@@ -33,19 +33,24 @@ pub enum Heard {
     Gap,
 }
 
+/// Which call a piece belongs to: a number may be that of several, if workers died.
+type Call = (u32, OwnerId);
+
 /// Listens to one job's output.
 #[derive(Debug)]
 pub struct Listening {
     pieces: Box<dyn Pieces>,
-    /// The attempt that was heard last, and the place of the piece that comes next.
-    last: Option<(u32, u64)>,
+    /// The call that is heard, and the place of its next piece.
+    current: Option<(Call, u64)>,
+    /// Calls of the same attempt that were heard before: their workers died, or lost them.
+    past: Vec<Call>,
     waiting: Option<Heard>,
     behind: Option<Heard>,
 }
 
 impl Listening {
     pub(crate) const fn new(pieces: Box<dyn Pieces>) -> Self {
-        Self { pieces, last: None, waiting: None, behind: None }
+        Self { pieces, current: None, past: Vec::new(), waiting: None, behind: None }
     }
 
     /// Waits for what comes next; `None` when no more can come, as after the loss of the broker. Cancel safe.
@@ -72,14 +77,19 @@ impl Listening {
             Content::Reasoning(text) => Some(Heard::Reasoning(text)),
             Content::Other => None,
         };
-        let (attempt, next) = self.last.unwrap_or((piece.attempt, 0));
-        // An attempt that another worker still speaks of is past.
-        if piece.attempt < attempt || (piece.attempt == attempt && piece.seq < next) {
+        let call = (piece.attempt, piece.worker);
+        let (current, next) = self.current.unwrap_or((call, 0));
+        let is_new = call != current;
+        // A call that another worker still speaks of is past, and so is what came already.
+        if is_new && (piece.attempt < current.0 || self.past.contains(&call)) || !is_new && piece.seq < next {
             return None;
         }
-        self.last = Some((piece.attempt, piece.seq + 1));
+        if is_new {
+            self.past.push(current);
+            self.past.retain(|(attempt, _)| *attempt == piece.attempt);
+        }
+        self.current = Some((call, piece.seq + 1));
         let mut heard = Vec::with_capacity(3);
-        let is_new = piece.attempt > attempt;
         if is_new {
             heard.push(Heard::Reset { attempt: piece.attempt });
         }
@@ -197,6 +207,7 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use bytes::Bytes;
+    use chrono::DateTime;
     use std::collections::VecDeque;
 
     #[derive(Debug)]
@@ -209,9 +220,11 @@ mod tests {
         }
     }
 
-    async fn heard(pieces: &[(u32, u64, &str)]) -> Vec<Heard> {
-        let bytes = |(attempt, seq, text): &(u32, u64, &str)| {
-            Piece::new(*attempt, *seq, Content::Text((*text).to_owned())).to_bytes()
+    /// Hears pieces of these attempts, workers and places.
+    async fn heard(pieces: &[(u32, usize, u64, &str)]) -> Vec<Heard> {
+        let workers = [0, 1].map(|ms| OwnerId::new(DateTime::from_timestamp_millis(ms).unwrap()));
+        let bytes = |(attempt, worker, seq, text): &(u32, usize, u64, &str)| {
+            Piece::new(*attempt, workers[*worker], *seq, Content::Text((*text).to_owned())).to_bytes()
         };
         let mut listening = Listening::new(Box::new(Told(pieces.iter().map(bytes).collect())));
         let mut all = Vec::new();
@@ -227,17 +240,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_attempt_voids_what_was_heard_and_a_gap_shows() {
-        assert_eq!(heard(&[(1, 0, "a"), (1, 1, "b")]).await, [text("a"), text("b")]);
-        assert_eq!(heard(&[(1, 0, "a"), (1, 2, "c")]).await, [text("a"), Heard::Gap, text("c")]);
-        assert_eq!(heard(&[(1, 3, "d")]).await, [Heard::Gap, text("d")]);
+        assert_eq!(heard(&[(1, 0, 0, "a"), (1, 0, 1, "b")]).await, [text("a"), text("b")]);
+        assert_eq!(heard(&[(1, 0, 0, "a"), (1, 0, 2, "c")]).await, [text("a"), Heard::Gap, text("c")]);
+        assert_eq!(heard(&[(1, 0, 3, "d")]).await, [Heard::Gap, text("d")]);
         assert_eq!(
-            heard(&[(1, 0, "a"), (2, 0, "x"), (1, 1, "b"), (2, 1, "y")]).await,
+            heard(&[(1, 0, 0, "a"), (2, 0, 0, "x"), (1, 0, 1, "b"), (2, 0, 1, "y")]).await,
             [text("a"), Heard::Reset { attempt: 2 }, text("x"), text("y")]
         );
         assert_eq!(
-            heard(&[(1, 0, "a"), (3, 1, "x")]).await,
+            heard(&[(1, 0, 0, "a"), (3, 1, 1, "x")]).await,
             [text("a"), Heard::Reset { attempt: 3 }, Heard::Gap, text("x")]
         );
-        assert_eq!(heard(&[(1, 0, "a"), (1, 0, "a"), (1, 1, "b")]).await, [text("a"), text("b")]);
+        assert_eq!(heard(&[(1, 0, 0, "a"), (1, 0, 0, "a"), (1, 0, 1, "b")]).await, [text("a"), text("b")]);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_another_worker_makes_again_is_another_call() {
+        assert_eq!(
+            heard(&[(1, 0, 0, "a"), (1, 1, 0, "x"), (1, 0, 1, "b"), (1, 1, 1, "y"), (2, 0, 0, "z")]).await,
+            [text("a"), Heard::Reset { attempt: 1 }, text("x"), text("y"), Heard::Reset { attempt: 2 }, text("z")]
+        );
     }
 }

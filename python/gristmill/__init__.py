@@ -9,17 +9,19 @@ Everything is done by the program ``gristmill``, which this package brings and s
 
 from . import errors
 from ._batches import Batch, cancel, results, retry, run, status, submit
-from ._completion import Completion, acompletion, completion
+from ._completion import AsyncStream, Completion, Stream, acompletion, completion
 from ._results import Results, Row
 from .errors import GristmillError, RequestError
 
 __all__ = [
+    "AsyncStream",
     "Batch",
     "Completion",
     "GristmillError",
     "RequestError",
     "Results",
     "Row",
+    "Stream",
     "acompletion",
     "cancel",
     "completion",

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+import time
+import uuid
+from typing import (
+    Any,
+    AsyncGenerator,
+    AsyncIterator,
+    Dict,
+    Generator,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+)
 
 from . import _options, _process, _rows, _schema
 from ._results import row
+from .errors import SCHEMA_VERSION, GristmillError, from_record
 
 #: Parameters of LiteLLM's that speak of an endpoint or of LiteLLM itself, and what stands for them here.
 _ELSEWHERE = {
@@ -26,8 +41,6 @@ _ELSEWHERE = {
     "model_list": "write model_list into gristmill.yaml",
     "organization": "write extra_headers under litellm_params in gristmill.yaml",
     "output_cost_per_token": "costs are the worker's",
-    "stream": "answers come whole",
-    "stream_options": "answers come whole",
 }
 #: Parameters of LiteLLM's that steer only what there is none of here; they are left out, whatever they say.
 _IGNORED = frozenset(
@@ -119,14 +132,16 @@ def completion(
     api_base: Optional[str] = None,
     base_url: Optional[str] = None,
     api_key: Optional[str] = None,
+    stream: Optional[bool] = None,
+    stream_options: Optional[Mapping[str, Any]] = None,
     gristmill: Optional[Mapping[str, Any]] = None,
     **parameters: Any,
-) -> Completion:
+) -> Any:
     """Asks one question through queue and worker, and waits for the answer.
 
-    Takes the parameters of LiteLLM's ``completion``; those that are not named here go into the request as they are. A
-    stream and LiteLLM's own routing are refused: answers come whole, endpoints and keys are the worker's. ``caching``,
-    ``cache``, ``verbose``, ``base_model`` and ``allowed_openai_params`` have no effect.
+    Takes the parameters of LiteLLM's ``completion``; those that are not named here go into the request as they are.
+    LiteLLM's own routing is refused: endpoints and keys are the worker's. ``caching``, ``cache``, ``verbose``,
+    ``base_model`` and ``allowed_openai_params`` have no effect.
 
     Args:
         model: The model group, as ``gristmill.yaml`` or the endpoint names it; ``openai/…`` is understood.
@@ -138,6 +153,8 @@ def completion(
             RabbitMQ and beside a ``model_list`` in gristmill.yaml, which have endpoints of their own.
         api_key: The key for that endpoint, or for OpenAI; refused where ``api_base`` is. It is handed to the program in
             its environment and stored nowhere.
+        stream: Whether to return a ``Stream`` of OpenAI's chunks, as the answer comes, instead of a ``Completion``.
+        stream_options: Of the stream: ``{"include_usage": True}`` adds a chunk that tells the tokens.
         gristmill: Options of ``gristmill call``, such as ``{"db": "sweep.db"}`` or ``{"simulate": True}``.
         parameters: Of the request, such as ``temperature``. ``response_format`` may be a class of pydantic.
 
@@ -163,6 +180,8 @@ def completion(
         api_base=api_base or base_url,
         api_key=api_key,
     )
+    if stream:
+        return Stream(_chunks(call), model, stream_options)
     with _process.spooled(call.body) as stdin:
         return _answer(list(_process.lines(call.arguments, stdin=stdin, environment=call.environment)))
 
@@ -177,9 +196,11 @@ async def acompletion(
     api_base: Optional[str] = None,
     base_url: Optional[str] = None,
     api_key: Optional[str] = None,
+    stream: Optional[bool] = None,
+    stream_options: Optional[Mapping[str, Any]] = None,
     gristmill: Optional[Mapping[str, Any]] = None,
     **parameters: Any,
-) -> Completion:
+) -> Any:
     """Does what ``completion`` does without holding up the event loop.
 
     Cancelling the task cancels the call and waits, ten seconds at most, until it is taken back. Each call waits in a
@@ -197,7 +218,149 @@ async def acompletion(
         api_base=api_base or base_url,
         api_key=api_key,
     )
+    if stream:
+        lines = _process.stream(_streamed(call), body=call.body, environment=call.environment)
+        return AsyncStream(lines, model, stream_options)
     return _answer(await _process.collect(call.arguments, body=call.body, environment=call.environment))
+
+
+class _Pieces:
+    """Makes OpenAI's chunks of what ``call --stream --json`` tells."""
+
+    def __init__(self, model: str, options: Optional[Mapping[str, Any]]) -> None:
+        #: The whole answer, once it is there.
+        self.completion: Optional[Completion] = None
+        self._head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model.split("/", 1)[1] if model.startswith("openai/") else model,
+        }
+        self._with_usage = bool((options or {}).get("include_usage"))
+        self._given = ""
+        #: Whether what comes no longer fits behind what was given.
+        self._is_void = False
+        self._has_begun = False
+
+    def _take(self, line: Mapping[str, Any]) -> List[Completion]:
+        if "reset" in line or "gap" in line:
+            # What was lost of a call that nothing was given of is no loss.
+            self._is_void = bool(self._given) or "gap" in line
+            return []
+        if "text" in line:
+            if self._is_void:
+                return []
+            self._given += line["text"]
+            return [self._chunk({"content": line["text"]})]
+        if "reasoning" in line:
+            return [] if self._is_void else [self._chunk({"reasoning_content": line["reasoning"]})]
+        self.completion = _answer([line])
+        return self._last(self.completion)
+
+    def _last(self, answer: Completion) -> List[Completion]:
+        chunks = []
+        for choice in answer.get("choices") or ():
+            message = choice.get("message") or {}
+            text, index = message.get("content") or "", choice.get("index") or 0
+            given = self._given if index == 0 else ""
+            if not text.startswith(given):
+                raise _begun_anew(answer)
+            if text[len(given) :]:
+                chunks.append(self._chunk({"content": text[len(given) :]}, index=index))
+            if message.get("tool_calls"):
+                calls = [{"index": at, **call} for at, call in enumerate(message["tool_calls"])]
+                chunks.append(self._chunk({"tool_calls": calls}, index=index))
+            chunks.append(self._chunk({}, index=index, finish_reason=choice.get("finish_reason") or "stop"))
+        if self._with_usage:
+            chunks.append(Completion({**self._head, "choices": [], "usage": answer.get("usage")}))
+        return chunks
+
+    def _chunk(self, delta: Dict[str, Any], index: int = 0, finish_reason: Optional[str] = None) -> Completion:
+        role = {} if self._has_begun else {"role": "assistant"}
+        self._has_begun = True
+        delta = {"content": None, "tool_calls": None, **role, **delta}
+        choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+        return Completion({**self._head, "choices": [choice]})
+
+
+class Stream(_Pieces):
+    """An answer as it comes: chunks in OpenAI's form, with items and attributes.
+
+    The call begins with the first chunk that is asked for. ``close()``, or leaving a ``with`` block, takes back a call that
+    has not ended. Behind the last chunk, ``completion`` is the whole answer. Where an attempt broke off and the queue began
+    anew, and the new answer does not go on as the old one began, ``MidStreamError`` is raised at its end, whose
+    ``completion`` is the whole answer.
+    """
+
+    def __init__(
+        self, lines: Generator[Dict[str, Any], None, None], model: str, options: Optional[Mapping[str, Any]] = None
+    ) -> None:
+        super().__init__(model, options)
+        self._lines = lines
+        self._iterator = self._all()
+
+    def _all(self) -> Iterator[Completion]:
+        for line in self._lines:
+            yield from self._take(line)
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Completion:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Ends the stream; a call that has not ended is taken back."""
+        self._lines.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncStream(_Pieces):
+    """A ``Stream`` for ``async for``; ``aclose()``, or leaving an ``async with`` block, takes back a call."""
+
+    def __init__(
+        self, lines: AsyncGenerator[Dict[str, Any], None], model: str, options: Optional[Mapping[str, Any]] = None
+    ) -> None:
+        super().__init__(model, options)
+        self._lines = lines
+        self._iterator = self._all()
+
+    async def _all(self) -> AsyncIterator[Completion]:
+        async for line in self._lines:
+            for chunk in self._take(line):
+                yield chunk
+
+    def __aiter__(self) -> AsyncStream:
+        return self
+
+    async def __anext__(self) -> Completion:
+        return await self._iterator.__anext__()
+
+    async def aclose(self) -> None:
+        """Ends the stream; a call that has not ended is taken back."""
+        await self._lines.aclose()
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _begun_anew(answer: Completion) -> GristmillError:
+    message = (
+        "the answer was begun anew after a part of it had been given, and does not go on as that part began; "
+        "the whole answer is this error's `completion`"
+    )
+    record = {"v": SCHEMA_VERSION, "class": "MidStreamError", "message": message, "retryable": False}
+    error = from_record(record)
+    error.completion = answer  # type: ignore[attr-defined]
+    return error
 
 
 class _Call(NamedTuple):
@@ -238,6 +401,15 @@ def _call(
         }
     )
     return _Call(["call", "--json", *flags, "-"], _encoded(body), environment)
+
+
+def _streamed(call: _Call) -> List[str]:
+    return [call.arguments[0], "--stream", *call.arguments[1:]]
+
+
+def _chunks(call: _Call) -> Generator[Dict[str, Any], None, None]:
+    with _process.spooled(call.body) as stdin:
+        yield from _process.lines(_streamed(call), stdin=stdin, environment=call.environment)
 
 
 def _body(parameters: Mapping[str, Any]) -> Dict[str, Any]:

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from typing import IO, Any, Callable, Generator, Iterator, Mapping, Optional, Sequence, Set, Union
+from typing import IO, Any, AsyncGenerator, Callable, Generator, Iterator, Mapping, Optional, Sequence, Set, Union
 
 from . import _binary, _speech
 from .errors import SCHEMA_VERSION, GristmillError, from_record
@@ -37,6 +37,8 @@ _INTERRUPTED = 130
 _AHEAD = 1_000
 #: Seconds that a call which nobody waits for any more has to be taken back.
 _CANCEL_S = 10.0
+#: Bytes that are read at once.
+_CHUNK_BYTES = 65_536
 #: Names the descriptor that ends when its parent does, to the program.
 _PARENT_PIPE = "GRISTMILL_PARENT_PIPE"
 
@@ -171,6 +173,15 @@ async def collect(
     arguments: Sequence[str], *, body: bytes, environment: Optional[Environment] = None
 ) -> list[dict[str, Any]]:
     """Runs the program without holding up the event loop and returns the JSON lines of its standard output."""
+    return [line async for line in stream(arguments, body=body, environment=environment)]
+
+
+async def stream(
+    arguments: Sequence[str], *, body: bytes, environment: Optional[Environment] = None
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Does the same and yields the lines as they come. Closed or cancelled before its end, it takes the call back."""
+    notes = Notes()
+    told = False
     with spooled(body) as stdin, _lifeline() as lifeline:
         process = await asyncio.create_subprocess_exec(
             _binary.find(),
@@ -182,18 +193,38 @@ async def collect(
             env={**_environment(environment), **lifeline.environment},
             pass_fds=lifeline.descriptors,
         )
-        talking = asyncio.ensure_future(process.communicate())
+        assert process.stdout is not None and process.stderr is not None
+        saying = asyncio.ensure_future(process.stderr.read())
         try:
-            out, err = await asyncio.shield(talking)
-        except asyncio.CancelledError:
-            await _take_back(process, talking)
+            # Lines of any length: those of the reader itself are limited.
+            rest = bytearray()
+            while chunk := await process.stdout.read(_CHUNK_BYTES):
+                rest += chunk
+                if b"\n" not in chunk:
+                    continue
+                *whole, last = bytes(rest).split(b"\n")
+                rest = bytearray(last)
+                for line in whole:
+                    if line.strip():
+                        told = True
+                        yield json.loads(line)
+            said = await asyncio.shield(saying)
+            exit_code = await process.wait()
+        except BaseException:
+            await _take_back(process, asyncio.ensure_future(_end(process, saying)))
             raise
-    notes = Notes()
-    for line in err.decode("utf-8", "replace").splitlines():
+    for line in said.decode("utf-8", "replace").splitlines():
         notes.take(line)
-    told = [json.loads(line) for line in out.splitlines() if line.strip()]
-    notes.check(await process.wait(), bool(told))
-    return told
+    notes.check(exit_code, told)
+
+
+async def _end(process: asyncio.subprocess.Process, saying: "asyncio.Future[bytes]") -> None:
+    """Reads what nobody wants to hear, to the end of the process."""
+    assert process.stdout is not None
+    while await process.stdout.read(_CHUNK_BYTES):
+        pass
+    await asyncio.wait({saying})
+    await process.wait()
 
 
 async def _take_back(process: asyncio.subprocess.Process, talking: "asyncio.Future[Any]") -> None:

@@ -78,7 +78,7 @@ class OnServers(InFolder):
             queues = [f"work.org%2Fmodel-4%2E1.{priority}.{lane}" for priority, lane in lanes]
             for queue in (*queues, "dead", "unrouted", "future"):
                 channel.queue_delete(f"{self.name}.{queue}")
-            for exchange in ("submit", "dead", "unrouted", "future"):
+            for exchange in ("submit", "tokens", "dead", "unrouted", "future"):
                 channel.exchange_delete(f"{self.name}.{exchange}")
 
 

@@ -165,8 +165,87 @@ class Completion(support.InFolder):
                     self.assertNotIn(b"sk-canary-1", file.read(), name)
 
     def test_what_it_cannot_do_is_refused(self):
-        self.assertRaisesRegex(TypeError, "answers come whole", ask, "hi", stream=True)
         self.assertRaisesRegex(TypeError, "several deployments", ask, "hi", fallbacks=["other"])
+
+    def test_a_stream_is_openais_chunks_and_ends_with_the_whole_answer(self):
+        stream = ask("Hello", stream=True, stream_options={"include_usage": True}, gristmill={"simulate": True})
+        chunks = list(stream)
+        self.assertEqual({chunk.object for chunk in chunks}, {"chat.completion.chunk"})
+        self.assertEqual(len({chunk.id for chunk in chunks}), 1)
+        self.assertEqual(chunks[0].choices[0].delta.role, "assistant")
+        *pieces, end, usage = chunks
+        text = "".join(chunk.choices[0].delta.content for chunk in pieces)
+        self.assertEqual(text, stream.completion.choices[0].message.content)
+        self.assertGreater(len(pieces), 3)
+        self.assertEqual((end.choices[0].finish_reason, end.choices[0].delta.content), ("stop", None))
+        self.assertEqual((usage.choices, usage.usage), ([], stream.completion.usage))
+        self.assertEqual(stream.completion.gristmill.attempts, 1)
+        self.assertEqual(stream.completion.gristmill.tags, {})
+
+    def test_a_stream_comes_while_the_answer_is_made_and_closing_it_takes_the_call_back(self):
+        base_url = self.simulator()
+        # It falls silent for ever behind its third token.
+        with ask("simulate:stall:after=3", stream=True, api_base=base_url, num_retries=0) as stream:
+            self.assertTrue(next(stream).choices[0].delta.content)
+        self.assertIsNone(stream.completion)
+        self.assertRaises(StopIteration, next, stream)
+
+    def test_a_stream_that_is_begun_anew_says_so_at_its_end(self):
+        stream = ask("simulate:cut:after=3,ok", stream=True, api_base=self.simulator())
+        given = ""
+        with self.assertRaises(gristmill.errors.MidStreamError) as caught:
+            for chunk in stream:
+                given += chunk.choices[0].delta.content or ""
+        answer = caught.exception.completion
+        self.assertEqual(answer.gristmill.attempts, 2)
+        self.assertTrue(given and not answer.choices[0].message.content.startswith(given))
+
+    def test_a_stream_that_fails_raises_the_stored_error(self):
+        with self.assertRaises(gristmill.errors.BadRequestError) as caught:
+            list(ask("simulate:400", stream=True, api_base=self.simulator()))
+        self.assertEqual((caught.exception.exit_code, caught.exception.error["status"]), (3, 400))
+
+    def test_pieces_that_were_lost_are_made_good_at_the_end(self):
+        answer = {"id": "x", "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "one two three"}}]}
+        whole = {"custom_id": "c", "response": {"status_code": 200, "body": answer}, "error": None}
+        whole["gristmill"] = {"job_id": "j", "batch_id": "b", "run": 1, "status": "succeeded", "model": "m", "attempts": 2}
+        for lines, parts in (
+            ([{"text": "one "}, {"gap": True}, {"text": "three"}], ["one ", "two three"]),
+            ([{"gap": True}, {"text": "three"}], ["one two three"]),
+            ([{"reset": 2}, {"text": "one "}, {"text": "two three"}], ["one ", "two three"]),
+            ([{"text": "one "}, {"reset": 2}, {"text": "one "}], ["one ", "two three"]),
+            ([], ["one two three"]),
+        ):
+            chunks = list(_completion.Stream((line for line in [*lines, whole]), "m"))
+            self.assertEqual([chunk.choices[0].delta.content for chunk in chunks], [*parts, None], lines)
+
+    def test_a_function_is_called_at_the_end_of_a_stream(self):
+        parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+        tools = [{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}]
+        stream = ask("What is the weather?", stream=True, tools=tools, tool_choice="required", gristmill={"simulate": True})
+        *_, call, end = stream
+        self.assertEqual(call.choices[0].delta.tool_calls[0].function.name, "get_weather")
+        self.assertEqual((call.choices[0].delta.tool_calls[0].index, end.choices[0].finish_reason), (0, "tool_calls"))
+
+    def test_a_stream_may_be_heard_without_holding_up_the_event_loop(self):
+        base_url = self.simulator()
+        messages = [{"role": "user", "content": "hi"}]
+
+        async def hear():
+            stream = await gristmill.acompletion(model="m", messages=messages, stream=True, api_base=base_url)
+            text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+            self.assertEqual(text, stream.completion.choices[0].message.content)
+            silent = [{"role": "user", "content": "simulate:stall:after=3"}]
+            async with await gristmill.acompletion(model="m", messages=silent, stream=True, api_base=base_url) as stream:
+                first = await stream.__anext__()
+            self.assertTrue(first.choices[0].delta.content)
+            self.assertIsNone(stream.completion)
+
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            asyncio.run(hear())
+            gc.collect()
+        self.assertEqual([str(warning.message) for warning in warned], [])
 
     def test_the_event_loop_goes_on_while_it_waits(self):
         messages = [{"role": "user", "content": "hi"}]

@@ -251,7 +251,7 @@ class Commands(support.InFolder):
         answer = gristmill.completion(model="m", messages=messages, gristmill={"simulate": True})
         self.assertTrue(answer.choices[0].message.content)
         os.remove("photo.png")
-        with self.assertRaisesRegex(gristmill.GristmillError, "line 1: reading photo.png failed"):
+        with self.assertRaisesRegex(gristmill.GristmillError, "row 0: reading photo.png failed"):
             gristmill.run([{"messages": messages}], "m", simulate=True)
 
 

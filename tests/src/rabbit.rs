@@ -139,6 +139,13 @@ impl TestRabbit {
         ours.map(|line| line.split('\t').nth(1).unwrap().parse().unwrap()).collect()
     }
 
+    /// Returns the names of the queues in which listeners hear output.
+    pub async fn listeners(&self) -> Vec<String> {
+        let names = rabbitmqctl(&["--quiet", "list_queues", "name"]).await;
+        let ours = format!("{}.tokens.", self.prefix);
+        names.lines().filter(|name| name.starts_with(&ours)).map(str::to_owned).collect()
+    }
+
     async fn clean(&self) {
         let brokers = std::mem::take(&mut *self.brokers.lock().unwrap_or_else(PoisonError::into_inner));
         for broker in brokers {
@@ -154,7 +161,7 @@ impl TestRabbit {
                 channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
             }
         }
-        for exchange in asides.into_iter().chain([format!("{}.submit", self.prefix)]) {
+        for exchange in asides.into_iter().chain(["submit", "tokens"].map(|role| format!("{}.{role}", self.prefix))) {
             channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await.unwrap();
         }
         let policies = std::mem::take(&mut *self.policies.lock().unwrap_or_else(PoisonError::into_inner));

@@ -2,7 +2,7 @@
 //!
 //! Hooks run in the task of their job, one after the other in the order in which they were added, and hold up that job alone. A
 //! hook that panics fails its job as `WorkerCrashedError`, and no other. Nothing that a hook does is kept across a crash: a job
-//! that is called again meets its hooks again.
+//! that is called again meets its hooks again. `examples/hooks.rs` and `examples/custom_provider.rs` show both.
 
 use std::fmt;
 use std::sync::Arc;
@@ -82,6 +82,22 @@ pub trait ProviderFactory: Send + Sync + fmt::Debug {
 }
 
 /// Everything that was added.
+///
+/// ```
+/// # use gristmill_worker::hooks::{HookCall, Hooks, Observer};
+/// # use gristmill_worker::provider::Reply;
+/// #[derive(Debug)]
+/// struct Latency;
+///
+/// impl Observer for Latency {
+///     fn after_call(&self, call: HookCall<'_>, reply: &Reply) {
+///         println!("{} took {} ms", call.custom_id, reply.latency_ms);
+///     }
+/// }
+///
+/// let hooks = Hooks::default().with_observer(Latency);
+/// # assert_eq!(hooks.observers.len(), 1);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Hooks {
     /// See what happens.
@@ -93,6 +109,31 @@ pub struct Hooks {
 }
 
 impl Hooks {
+    /// Adds an observer behind the others.
+    #[must_use]
+    pub fn with_observer(mut self, observer: impl Observer + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Adds a transformer behind the others.
+    #[must_use]
+    pub fn with_transformer(mut self, transformer: impl Transformer + 'static) -> Self {
+        self.transformers.push(Arc::new(transformer));
+        self
+    }
+
+    /// Has deployments whose provider has this name called by what `make` returns; a built-in name may be taken as well.
+    #[must_use]
+    pub fn with_provider<P, F>(mut self, name: &str, make: F) -> Self
+    where
+        P: Provider + 'static,
+        F: Fn(&Deployment) -> Result<P, provider::Error> + Send + Sync + 'static,
+    {
+        self.providers.push(Arc::new(Named { name: name.to_owned(), make }));
+        self
+    }
+
     pub(crate) fn provider(&self, deployment: &Deployment) -> Option<Result<Arc<dyn Provider>, provider::Error>> {
         self.providers.iter().find_map(|factory| factory.provider(deployment))
     }
@@ -118,5 +159,30 @@ impl Hooks {
             };
         }
         reply.outcome = outcome;
+    }
+}
+
+/// Makes the provider of one name.
+struct Named<F> {
+    name: String,
+    make: F,
+}
+
+impl<F> fmt::Debug for Named<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Named").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<P, F> ProviderFactory for Named<F>
+where
+    P: Provider + 'static,
+    F: Fn(&Deployment) -> Result<P, provider::Error> + Send + Sync,
+{
+    fn provider(&self, deployment: &Deployment) -> Option<Result<Arc<dyn Provider>, provider::Error>> {
+        (*deployment.provider == *self.name).then(|| {
+            let provider: Arc<dyn Provider> = Arc::new((self.make)(deployment)?);
+            Ok(provider)
+        })
     }
 }

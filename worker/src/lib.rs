@@ -3,6 +3,9 @@
 //!
 //! A process runs any number of sessions one after the other, each with an owner id of its own. See `pipeline` for the way
 //! of one job.
+//!
+//! A program that embeds it opens a [`common::backend::Backend`], makes [`Options`], adds [`hooks`] and calls [`run`]; what it
+//! needs of other crates for that is here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +25,6 @@ use gristmill_common::job::JobRef;
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{self, Store, WorkerInfo};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod examine;
@@ -42,7 +44,12 @@ pub mod simulate;
 mod tokens;
 mod window;
 
+pub use async_trait::async_trait;
+pub use bytes::Bytes;
 pub use examine::{Examined, examine};
+pub use gristmill_common as common;
+pub use tokio_util::sync::CancellationToken;
+
 use gate::Gate;
 use group::Group;
 use health::Health;

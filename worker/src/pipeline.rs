@@ -125,13 +125,19 @@ async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
     let hook = hook_call(gate, ticket);
     let body = match session.hooks.request(hook, &request.body).await {
         Ok(body) => body,
-        Err(error) => return Reply::new(Err(error)),
+        Err(error) => {
+            let mut reply = Reply::new(Err(error));
+            reply.sign(&gate.deployment);
+            return reply;
+        }
     };
     for observer in &session.hooks.observers {
         observer.before_call(hook);
     }
-    let told =
-        request.options.stream().map(|stream| Teller::new(Arc::clone(&session.broker), stream, ticket.calls + 1));
+    let told = request
+        .options
+        .stream()
+        .map(|stream| Teller::new(Arc::clone(&session.broker), stream, hook.attempt, session.lease.owner));
     let call = Call {
         endpoint: &request.endpoint,
         body: &body,
@@ -142,6 +148,7 @@ async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
     };
     let mut reply = gate.provider.call(call).await;
     session.hooks.answer(hook, &mut reply).await;
+    reply.sign(&gate.deployment);
     for observer in &session.hooks.observers {
         observer.after_call(hook, &reply);
     }

@@ -4,23 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gristmill_common::broker::Broker;
+use gristmill_common::id::OwnerId;
 use gristmill_common::job::StreamId;
 use gristmill_common::piece::{Content, Piece};
 
 use crate::provider::{Delta, Tokens};
 
-/// Tells the output of one attempt.
+/// Tells the output of one call.
 #[derive(Debug)]
 pub(crate) struct Teller {
     broker: Arc<dyn Broker>,
     stream: StreamId,
     attempt: u32,
+    worker: OwnerId,
     seq: AtomicU64,
 }
 
 impl Teller {
-    pub(crate) const fn new(broker: Arc<dyn Broker>, stream: StreamId, attempt: u32) -> Self {
-        Self { broker, stream, attempt, seq: AtomicU64::new(0) }
+    pub(crate) const fn new(broker: Arc<dyn Broker>, stream: StreamId, attempt: u32, worker: OwnerId) -> Self {
+        Self { broker, stream, attempt, worker, seq: AtomicU64::new(0) }
     }
 }
 
@@ -32,6 +34,6 @@ impl Tokens for Teller {
             Delta::Reasoning(text) => Content::Reasoning(text.to_owned()),
         };
         let seq = self.seq.fetch_add(1, Ordering::Relaxed);
-        self.broker.tell(self.stream, Piece::new(self.attempt, seq, content).to_bytes());
+        self.broker.tell(self.stream, Piece::new(self.attempt, self.worker, seq, content).to_bytes());
     }
 }

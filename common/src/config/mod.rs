@@ -273,6 +273,27 @@ pub struct Deployment {
     pub simulated: bool,
 }
 
+impl Deployment {
+    /// Makes a deployment without a key, named as its group, with all defaults; for programs that bring their own configuration.
+    pub fn new(group: &str, provider: &str, model: &str, api_base: Endpoint) -> Self {
+        Self {
+            name: group.into(),
+            group: group.into(),
+            provider: provider.into(),
+            model: model.into(),
+            api_base,
+            api_key: None,
+            key_source: None,
+            key_file: None,
+            wire: Wire::default(),
+            timeouts: Timeouts::default(),
+            max_parallel_requests: None,
+            num_retries: None,
+            simulated: false,
+        }
+    }
+}
+
 /// How a deployment is spoken to.
 #[derive(Debug, Clone, Default)]
 pub struct Wire {
@@ -305,6 +326,15 @@ pub struct Header {
 /// An endpoint whose `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint(pub Url);
+
+impl std::str::FromStr for Endpoint {
+    type Err = Error;
+
+    /// Reads an `http` or `https` address; the error does not show it.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        options::Parse::parse(text).map_err(|problem| Error::Invalid { origin: "the endpoint".to_owned(), problem })
+    }
+}
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -225,15 +225,14 @@ impl Entry {
     }
 
     fn deployment(&self) -> Result<Deployment, Error> {
+        let unsupported = |name: &str| Error::UnsupportedProvider {
+            known: provider::known(name),
+            provider: name.to_owned(),
+            model: self.model.clone(),
+        };
         let provider = match &self.provider {
             Ok(provider) => *provider,
-            Err(name) => {
-                return Err(Error::UnsupportedProvider {
-                    known: provider::known(name),
-                    provider: name.clone(),
-                    model: self.model.clone(),
-                });
-            }
+            Err(name) => return Err(unsupported(name)),
         };
         let Some(api_base) = self.api_base.clone() else {
             return Err(Error::MissingEndpoint {
@@ -241,6 +240,13 @@ impl Entry {
                 variable: provider.base_variables.first().copied().unwrap_or_default().to_owned(),
             });
         };
+        // No model of OpenAI's own has a slash in its name: what stands before it was meant to be a provider.
+        if let Some((prefix, _)) = self.model.split_once('/')
+            && provider.name == "openai"
+            && is_own_host(provider, &api_base)
+        {
+            return Err(unsupported(prefix));
+        }
         let found = match &self.key {
             Key::None => None,
             Key::Found(found) => Some(found.clone()),

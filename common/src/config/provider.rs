@@ -165,6 +165,19 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_all_of_them_with_their_variables() {
+        let page = include_str!("../../../docs/providers.md");
+        for provider in PROVIDERS {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{}/` |", provider.name)));
+            let row = row.unwrap_or_else(|| panic!("{} is missing", provider.name));
+            let names = provider.base_variables.iter().chain(provider.key_variables);
+            for name in names.chain(&provider.api_base) {
+                assert!(row.contains(&format!("`{name}`")), "{name} is missing in {row}");
+            }
+        }
+    }
+
+    #[test]
     fn the_near_name_comes_first() {
         assert!(known("antropic").starts_with("did you mean anthropic? built in are openai, azure"));
     }

@@ -248,7 +248,12 @@ fn providers_that_are_not_built_in_are_named() {
             && text.ends_with("; a server that speaks OpenAI's API is openai/<model> with its api_base"),
         "{text}"
     );
-    assert_eq!(route(&config, "meta-llama/Llama-3.1-8B").1, "meta-llama/Llama-3.1-8B");
+    let near = config.deployments_for(&["antropic/claude-opus-5-5"]).unwrap_err().to_string();
+    assert!(near.contains("is not built in: did you mean anthropic? built in are"), "{near}");
+    let vllm = env(&[("HOSTED_VLLM_API_BASE", "http://gpu:8000/v1")]);
+    assert_eq!(route(&vllm, "hosted_vllm/meta-llama/Llama-3.1-8B").1, "meta-llama/Llama-3.1-8B");
+    let named = env(&[("OPENAI_BASE_URL", "http://gpu:8000/v1")]);
+    assert_eq!(route(&named, "meta-llama/Llama-3.1-8B").1, "meta-llama/Llama-3.1-8B");
 }
 
 #[test]

@@ -242,6 +242,7 @@ impl Call<'_> {
         let told = match answer {
             Ok(row) => self.tell(&row, &live),
             Err(fault) => {
+                live.end_line()?;
                 // Where even that cannot be said, the call may still be made; its answer is kept.
                 let _ = tokio::time::timeout(FAULT_GRACE, producer.cancel(batch)).await;
                 Err(fault)

@@ -129,7 +129,7 @@ fn holder(live: &LiveRow, now: DateTime<Utc>) -> String {
 
 /// Writes the options that differ from the defaults.
 fn options(options: &JobOptions) -> Option<String> {
-    let Ok(Value::Object(fields)) = serde_json::to_value(options) else { return None };
+    let Ok(Value::Object(fields)) = serde_json::to_value(options.shown()) else { return None };
     let Ok(Value::Object(defaults)) = serde_json::to_value(JobOptions::default()) else { return None };
     let set = fields.into_iter().filter(|(name, value)| defaults.get(name) != Some(value)).collect::<Map<_, _>>();
     (!set.is_empty()).then(|| Value::Object(set).to_string())
@@ -211,7 +211,7 @@ fn machine(detail: &JobDetail) -> Value {
     json!({
         "job_id": job.id, "custom_id": job.custom_id, "batch_id": job.batch, "batch": detail.batch,
         "model": &*job.lane.group, "priority": job.lane.priority, "recorded_at": detail.created_at,
-        "request": { "endpoint": job.endpoint, "options": job.options, "body": value(&job.body) },
+        "request": { "endpoint": job.endpoint, "options": job.options.shown(), "body": value(&job.body) },
         "live": detail.live.as_ref().map(|live| json!({
             "run": live.run, "worker": live.owner, "wake_at": live.wake_at, "reason": live.reason, "calls": live.calls,
             "deaths": live.deaths, "queued_at": live.queued_at,

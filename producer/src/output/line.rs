@@ -3,8 +3,11 @@
 //! Format: <https://platform.openai.com/docs/guides/batch>, read 2026-11. An error with an HTTP status stands where OpenAI
 //! puts it, in `response`; a job that got no answer has `response: null` and an `error`.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use gristmill_common::failure::ErrorRecord;
+use gristmill_common::job::is_users_tag;
 use gristmill_common::outcome::{ResultRow, Status};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -67,8 +70,8 @@ struct Ours<'a> {
     latency_ms: Option<u32>,
     finished_at: DateTime<Utc>,
     simulated: bool,
-    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    tags: &'a std::collections::BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,7 +138,12 @@ pub fn line(row: &ResultRow) -> Vec<u8> {
             latency_ms: result.latency_ms,
             finished_at: result.finished_at,
             simulated: row.simulated,
-            tags: &row.tags,
+            tags: row
+                .tags
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .filter(|(name, _)| is_users_tag(name))
+                .collect(),
             metadata: row.metadata.as_ref().map(|metadata| verbatim(metadata.get().as_bytes())),
             error,
         },

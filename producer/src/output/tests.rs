@@ -67,6 +67,15 @@ fn an_answer_is_a_line_of_openais_format_with_ours_beside_it() {
 }
 
 #[test]
+fn a_tag_that_is_ours_stands_in_no_line() {
+    let mut options = gristmill_common::job::JobOptions::default();
+    options.tags.insert("sweep".to_owned(), "7".to_owned());
+    options.set_stream(gristmill_common::job::StreamId::random(time()));
+    let row = ResultRow { tags: options.tags, ..row(BatchId::new(time()), 1) };
+    assert_eq!(read(&line(&row))["gristmill"]["tags"], json!({"sweep": "7"}));
+}
+
+#[test]
 fn a_body_keeps_its_text_and_loses_its_line_breaks() {
     let mut row = row(BatchId::new(time()), 0);
     let body = "{\n  \"b\" : 1.50,\r\n\t\"a\": \"x  \\\"\\\\\\n  y\"\n}\n";

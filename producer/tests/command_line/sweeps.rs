@@ -204,11 +204,15 @@ fn anthropics_requests_need_a_deployment_that_speaks_its_api() {
     let desk = Desk::new();
     let line = r#"{"custom_id":"a","params":{"model":"claude-opus-4-6","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}}"#;
     desk.write("in.jsonl", line);
-    let said = desk.run(&["run", "in.jsonl", "-o", "out.jsonl", "--simulate"]).ends_with(2);
+    let said = desk.run(&["run", "in.jsonl", "-o", "out.jsonl", "--api-base", "http://127.0.0.1:9/v1"]).ends_with(2);
     assert!(
-        said.err.starts_with("error: no deployment serves /v1/messages, which is Anthropic's API\nhint: "),
+        said.err
+            .starts_with("error: no deployment serves /v1/messages, which is Anthropic's API\nhint: name a deployment"),
         "{said:?}"
     );
+    desk.run(&["run", "in.jsonl", "-o", "out.jsonl", "--simulate"]).ends_with(0);
+    let lines = desk.lines("out.jsonl");
+    assert_eq!(lines[0]["response"]["body"]["type"], "message", "{lines:?}");
     let said = desk.run(&["submit", "in.jsonl", "--dry-run", "-q"]).ends_with(0);
     assert!(said.out.starts_with("POST /v1/messages\n\n{\"model\":\"claude-opus-4-6\""), "{said:?}");
 }

@@ -13,8 +13,10 @@ use gristmill_common::job::{LaneKey, Priority};
 use tokio::time::{Instant, sleep, timeout};
 
 mod cases;
+mod streams;
 
 pub use cases::*;
+pub use streams::*;
 
 /// Longest time that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -83,6 +85,11 @@ macro_rules! broker_suite {
             shutdown_gives_back_what_is_unsettled,
             any_text_can_name_a_group,
             a_message_above_the_limit_is_refused,
+            pieces_are_heard_in_the_order_in_which_they_are_told,
+            streams_do_not_mix_and_one_that_nobody_hears_harms_nobody,
+            a_listener_that_is_slow_or_gone_holds_nobody_up_and_keeps_little,
+            waiting_for_a_piece_is_cancel_safe,
+            shutdown_ends_the_listening,
         );
     };
     ($scene:path: $($name:ident),+ $(,)?) => {

@@ -19,7 +19,10 @@ use tokio_util::task::TaskTracker;
 use super::{key, ready};
 
 /// A broker behind a proxy, with the queues of `m`.
-async fn proxied(rabbit: &TestRabbit, change: impl FnOnce(&mut RabbitOptions)) -> (Proxy, Arc<RabbitBroker>) {
+pub(super) async fn proxied(
+    rabbit: &TestRabbit,
+    change: impl FnOnce(&mut RabbitOptions),
+) -> (Proxy, Arc<RabbitBroker>) {
     let proxy = Proxy::start(&url()).await;
     let mut options = rabbit.options();
     options.url = proxy.url(&url());
@@ -28,6 +31,18 @@ async fn proxied(rabbit: &TestRabbit, change: impl FnOnce(&mut RabbitOptions)) -
     broker.declare(&["m".to_owned()]).await.unwrap();
     (proxy, broker)
 }
+
+/// What RabbitMQ says to a connection that publishes during an alarm: connection.blocked("low on memory"). A real alarm would
+/// block everybody's publishers.
+pub(super) fn blocked() -> Vec<u8> {
+    let mut blocked = vec![1, 0, 0, 0, 0, 0, 18, 0, 10, 0, 60, 13];
+    blocked.extend_from_slice(b"low on memory");
+    blocked.push(0xCE);
+    blocked
+}
+
+/// What it says when the alarm is over: connection.unblocked.
+pub(super) const UNBLOCKED: [u8; 12] = [1, 0, 0, 0, 0, 0, 4, 0, 10, 0, 61, 0xCE];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_cut_again_and_again_lose_no_confirmed_message() {
@@ -272,13 +287,8 @@ async fn an_alarm_blocks_publishing_for_a_bounded_time_and_nothing_else() {
     let (proxy, broker) = proxied(&rabbit, |options| options.publish_timeout = Duration::from_secs(2)).await;
     let high = key(Priority::High);
     publish(&*broker, &high, &numbered("m", 5)).await;
-    // An alarm would block everybody's publishers, so the proxy says what RabbitMQ would: connection.blocked("low on memory"),
-    // to the connection that has published.
-    let mut blocked = vec![1, 0, 0, 0, 0, 0, 18, 0, 10, 0, 60, 13];
-    blocked.extend_from_slice(b"low on memory");
-    blocked.push(0xCE);
     let publishing = format!("{} publish", rabbit.prefix());
-    proxy.say(&publishing, &blocked).await;
+    proxy.say(&publishing, &blocked()).await;
     let message = || vec![Outgoing { lane: high.clone(), payload: Bytes::from_static(b"late") }];
     let began = Instant::now();
     let error = until_err(&broker, message).await;
@@ -289,8 +299,7 @@ async fn an_alarm_blocks_publishing_for_a_bounded_time_and_nothing_else() {
     take(&mut consumer, 5).await;
     assert_eq!(broker.depths(std::slice::from_ref(&high)).await.unwrap(), [0]);
 
-    let unblocked = [1, 0, 0, 0, 0, 0, 4, 0, 10, 0, 61, 0xCE];
-    proxy.say(&publishing, &unblocked).await;
+    proxy.say(&publishing, &UNBLOCKED).await;
     let confirms = broker.publish(message()).await.unwrap();
     assert_eq!(confirms, [Confirm::Confirmed]);
     assert_eq!(take(&mut consumer, 1).await, [Bytes::from_static(b"late")]);

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 mod faults;
 mod setup;
+mod streams;
 
 async fn scene() -> Scene {
     let rabbit = Arc::new(TestRabbit::new(&GROUPS));

@@ -12,11 +12,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::DateTime;
 use gristmill_common::clock::Clock;
 use gristmill_common::config::Deployment;
-use gristmill_common::failure::ErrorRecord;
+use gristmill_common::failure::{ErrorClass, ErrorRecord};
 use gristmill_common::id::JobId;
 use gristmill_common::outcome::Usage;
+use http::HeaderMap;
+
+use address::Api;
+use answer::Fault;
+use details::Details;
 
 mod address;
 mod answer;
@@ -72,6 +78,14 @@ pub enum Error {
     InvalidEndpoint {
         /// The deployment's name.
         deployment: String,
+    },
+    /// A provider that was added refuses it.
+    #[error("deployment `{deployment}` cannot be called: {reason}")]
+    Refused {
+        /// The deployment's name.
+        deployment: String,
+        /// What to change.
+        reason: String,
     },
     /// No HTTP client could be made.
     #[error(
@@ -153,6 +167,42 @@ impl Reply {
             outcome,
         }
     }
+
+    /// Reads a body in OpenAI's format as the answer of a call to this path, as a provider of one's own gets or makes it.
+    ///
+    /// Usage, model and service tier are what the body says; a body that is no answer makes the error that says why.
+    pub fn read(endpoint: &str, body: Bytes) -> Self {
+        let read = answer::read(Api::of(address::path_below_version(endpoint)), &body);
+        let none = HeaderMap::new();
+        // Only a header could name a time.
+        let now = DateTime::UNIX_EPOCH;
+        let outcome = match read.fault {
+            None => Ok(Answer { body, finish_reason: read.finish_reason, output_text: read.output_text }),
+            Some(Fault::Error) => {
+                let details = Details::of_answer(&body);
+                Err(Box::new(classify::record(200, &none, &body, details, now)))
+            }
+            Some(Fault::Because(class, message)) => Err(Box::new(classify::fault(class, message, &none, &body))),
+            Some(Fault::Schema(mismatch)) => {
+                let class = ErrorClass::JsonSchemaValidation;
+                Err(Box::new(classify::fault(class, mismatch.message, &none, &body)))
+            }
+        };
+        let (served_model, service_tier) = (read.model, read.service_tier);
+        Self { sent: true, usage: read.usage, served_model, service_tier, ..Self::new(outcome) }
+    }
+
+    /// Writes into an error where it happened, as far as it does not say.
+    pub(crate) fn sign(&mut self, deployment: &Deployment) {
+        let Err(record) = &mut self.outcome else { return };
+        record.provider.get_or_insert_with(|| deployment.provider.to_string());
+        record.model.get_or_insert_with(|| deployment.model.to_string());
+        record.deployment.get_or_insert_with(|| deployment.name.to_string());
+        record.status = record.status.or(self.http_status);
+        if record.request_id.is_none() {
+            record.request_id.clone_from(&self.request_id);
+        }
+    }
 }
 
 /// A provider's answer.
@@ -180,25 +230,30 @@ pub struct Preview {
 /// Calls one deployment.
 #[async_trait]
 pub trait Provider: Send + Sync + fmt::Debug {
-    /// Makes one call and never a second one.
+    /// Makes one call and never a second one: retries are the queue's.
     ///
-    /// Dropping the future ends the connection; the provider may still have done, and billed, the work.
+    /// An error says by its class what becomes of the job. It must name neither key nor endpoint; provider, model and deployment
+    /// are written into it where they are missing. Dropping the future ends the connection; the provider may still have done, and billed, the work.
     async fn call(&self, call: Call<'_>) -> Reply;
 
-    /// Shows what [`Provider::call`] would send.
+    /// Shows what [`Provider::call`] would send; unless it is written anew, nothing.
     ///
     /// # Errors
     ///
     /// The error with which the call would end before anything was sent.
-    fn preview(&self, call: Call<'_>) -> Result<Preview, Box<ErrorRecord>>;
+    fn preview(&self, _call: Call<'_>) -> Result<Preview, Box<ErrorRecord>> {
+        Err(Box::new(ErrorRecord::new(ErrorClass::Api, "this provider does not show what it sends")))
+    }
 
-    /// Reads which models the provider says it has, which costs nothing; within `limit`.
+    /// Reads which models the provider says it has, which costs nothing; within `limit`. Unless it is written anew, none.
     ///
     /// # Errors
     ///
     /// What the provider, or the way to it, says. Not every provider tells its models, and not with every key: only a refused
     /// key and a failed connection say that calls would fail too.
-    async fn models(&self, limit: Duration) -> Result<Vec<String>, Box<ErrorRecord>>;
+    async fn models(&self, _limit: Duration) -> Result<Vec<String>, Box<ErrorRecord>> {
+        Ok(Vec::new())
+    }
 }
 
 /// Makes the provider of a deployment. Deployments built from one [`Http`] share connections.

@@ -205,7 +205,7 @@ impl Broker for RabbitBroker {
         if self.unsubscribe.is_cancelled() {
             return Err(failure::shut_down("listening to output"));
         }
-        pieces::listen(&self.consuming, &self.names, stream).await
+        pieces::listen(&self.consuming, &self.names, stream, self.unsubscribe.clone(), &self.lanes).await
     }
 
     async fn depths(&self, lanes: &[LaneKey]) -> Result<Vec<u64>> {

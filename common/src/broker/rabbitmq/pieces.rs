@@ -1,10 +1,9 @@
 //! Output as it comes, over RabbitMQ: messages that nothing keeps, from an exchange to a queue that its listener alone has.
 //!
 //! Telling shares the publishing connection and nothing else: a channel of its own, opened at the first piece, and a short line
-//! in front of it. What finds the line full, the connection blocked or the channel lost is dropped. A listener's queue is
-//! bounded, and gone when the listener or its connection is.
-
-use std::fmt;
+//! in front of it. What finds the line full, the connection blocked or the channel lost is dropped; the piece that is just sent
+//! when a connection is blocked waits for its end, and the line with it. A listener's queue is bounded, and gone when the
+//! listener or its connection is.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -103,8 +102,14 @@ async fn open(connection: &lapin::Connection, names: &Names, doing: &'static str
     Ok(channel)
 }
 
-/// Listens to a stream with a queue that goes with the listener.
-pub(super) async fn listen(link: &Link, names: &Names, stream: StreamId) -> Result<Box<dyn Pieces>> {
+/// Listens to a stream with a queue that goes with the listener, until `stop`.
+pub(super) async fn listen(
+    link: &Link,
+    names: &Names,
+    stream: StreamId,
+    stop: CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Box<dyn Pieces>> {
     let failed = |error: lapin::Error| failure::unavailable(LISTENING, &error);
     let live = timeout(CALL_TIMEOUT, link.live(LISTENING)).await.map_err(|_| link.overdue(LISTENING))??;
     let listening = async {
@@ -123,45 +128,45 @@ pub(super) async fn listen(link: &Link, names: &Names, stream: StreamId) -> Resu
         channel.basic_qos(WINDOW, BasicQosOptions::default()).await.map_err(failed)?;
         let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
         let consumer = channel.basic_consume(queue, "".into(), options, FieldTable::default()).await.map_err(failed)?;
-        Ok(Box::new(Listening { channel, consumer, lost: live.lost.clone() }) as Box<dyn Pieces>)
+        let (sender, pieces) = mpsc::channel(1);
+        let lost = live.lost.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = lost.cancelled() => {}
+                () = hear(consumer, sender) => {}
+            }
+            // The queue goes when its consumer does.
+            let _ = timeout(CLOSE_TIMEOUT, channel.close(200, "heard".into())).await;
+        });
+        Ok(Box::new(Listening(pieces)) as Box<dyn Pieces>)
     };
     timeout(CALL_TIMEOUT, listening).await.unwrap_or_else(|_| Err(failure::timed_out(LISTENING)))
 }
 
-struct Listening {
-    channel: Channel,
-    consumer: Consumer,
-    lost: CancellationToken,
-}
-
-impl fmt::Debug for Listening {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listening").finish_non_exhaustive()
+/// Hands on what comes until nobody takes it any more. It is acknowledged when it is taken: the window bounds what waits here.
+async fn hear(mut consumer: Consumer, pieces: mpsc::Sender<Bytes>) {
+    loop {
+        let delivery = tokio::select! {
+            () = pieces.closed() => return,
+            delivery = consumer.next() => delivery,
+        };
+        let Some(Ok(delivery)) = delivery else { return };
+        if pieces.send(delivery.data.into()).await.is_err() {
+            return;
+        }
+        // An ack that is lost loses nothing that counts.
+        let _ = delivery.acker.ack(BasicAckOptions::default()).await;
     }
 }
+
+/// What the task has heard.
+#[derive(Debug)]
+struct Listening(mpsc::Receiver<Bytes>);
 
 #[async_trait]
 impl Pieces for Listening {
     async fn next(&mut self) -> Option<Bytes> {
-        let delivery = tokio::select! {
-            biased;
-            delivery = self.consumer.next() => delivery?.ok()?,
-            () = self.lost.cancelled() => return None,
-        };
-        // An ack that is lost loses nothing that counts.
-        let _ = delivery.acker.ack(BasicAckOptions::default()).await;
-        Some(delivery.data.into())
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        // The queue goes when its consumer does.
-        let channel = self.channel.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let _ = timeout(CLOSE_TIMEOUT, channel.close(200, "heard".into())).await;
-            });
-        }
+        self.0.recv().await
     }
 }

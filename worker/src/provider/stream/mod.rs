@@ -150,3 +150,6 @@ fn append(object: &mut Map<String, Value>, key: &str, text: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
