@@ -308,6 +308,14 @@ impl ErrorRecord {
     /// `retryable` overrides the class where a provider says so of a single answer. No connection at all is a fault of the
     /// deployment: nothing was sent.
     pub fn disposition(&self) -> Disposition {
+        if let (ErrorClass::MidStream, Some(underlying)) = (&self.class, &self.underlying) {
+            return match underlying.disposition() {
+                Disposition::DeploymentFault => Disposition::DeploymentFault,
+                // Output was made, and is paid for: it counts, whatever broke it.
+                _ if self.retryable => Disposition::Retry,
+                _ => Disposition::Final,
+            };
+        }
         let unconnected = ["dns", "tls", "connect", "timeout.connect"];
         match (self.class.disposition(), self.retryable) {
             (Disposition::DeploymentFault, _) => Disposition::DeploymentFault,
@@ -424,6 +432,20 @@ mod tests {
         for class in ErrorClass::KNOWN {
             let record = ErrorRecord::new(class.clone(), "");
             assert_eq!(record.disposition(), class.disposition(), "{class}");
+        }
+    }
+
+    #[test]
+    fn what_broke_a_stream_decides() {
+        for (underlying, disposition) in [
+            (ErrorClass::InternalServer, Disposition::Retry),
+            (ErrorClass::RateLimit, Disposition::Retry),
+            (ErrorClass::ContentPolicyViolation, Disposition::Final),
+            (ErrorClass::InsufficientQuota, Disposition::DeploymentFault),
+        ] {
+            let mut record = ErrorRecord::new(underlying.clone(), "");
+            record.underlying = Some(std::mem::replace(&mut record.class, ErrorClass::MidStream));
+            assert_eq!(record.disposition(), disposition, "{underlying}");
         }
     }
 

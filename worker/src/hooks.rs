@@ -1,17 +1,20 @@
 //! What a program that embeds the worker may add: providers of its own, observers, and changes to requests and answers.
 //!
-//! Hooks run in the task of their job, one after the other in the order in which they were added, and hold up that job alone. A
-//! hook that panics fails its job as `WorkerCrashedError`, and no other. Nothing that a hook does is kept across a crash: a job
-//! that is called again meets its hooks again. `examples/hooks.rs` and `examples/custom_provider.rs` show both.
+//! Hooks run in the task of their job, one after the other in the order in which they were added, and hold up that job alone. An
+//! observer that panics is told of in the log, and changes nothing; a transformer that panics fails its job as
+//! `WorkerCrashedError`, and no other. Nothing that a hook does is kept across a crash: a job that is called again meets its hooks
+//! again. `examples/hooks.rs` and `examples/custom_provider.rs` show both.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use gristmill_common::config::Deployment;
-use gristmill_common::failure::ErrorRecord;
+use gristmill_common::failure::{ErrorClass, ErrorRecord};
 use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::outcome::JobResult;
 
@@ -138,10 +141,20 @@ impl Hooks {
         self.providers.iter().find_map(|factory| factory.provider(deployment))
     }
 
+    /// Shows something to every observer.
+    pub(crate) fn observe(&self, show: impl Fn(&dyn Observer)) {
+        for observer in &self.observers {
+            if catch_unwind(AssertUnwindSafe(|| show(&**observer))).is_err() {
+                tracing::error!(?observer, "an observer panicked, the job goes on");
+            }
+        }
+    }
+
     pub(crate) async fn request(&self, call: HookCall<'_>, body: &Bytes) -> Result<Bytes, Box<ErrorRecord>> {
         let mut body = body.clone();
         for transformer in &self.transformers {
-            body = transformer.request(call, body).await?;
+            let changed = AssertUnwindSafe(transformer.request(call, body)).catch_unwind().await;
+            body = changed.unwrap_or_else(|_| Err(panicked()))?;
         }
         Ok(body)
     }
@@ -154,7 +167,10 @@ impl Hooks {
         let mut outcome = std::mem::replace(&mut reply.outcome, no_answer());
         for transformer in self.transformers.iter().rev() {
             outcome = match outcome {
-                Ok(answer) => transformer.answer(call, answer).await,
+                Ok(answer) => {
+                    let changed = AssertUnwindSafe(transformer.answer(call, answer)).catch_unwind().await;
+                    changed.unwrap_or_else(|_| Err(panicked()))
+                }
                 error => error,
             };
         }
@@ -185,4 +201,12 @@ where
             Ok(provider)
         })
     }
+}
+
+/// Another try would meet the same transformer.
+fn panicked() -> Box<ErrorRecord> {
+    Box::new(ErrorRecord::new(
+        ErrorClass::WorkerCrashed,
+        "a transformer panicked while it had this job; see the worker's log",
+    ))
 }

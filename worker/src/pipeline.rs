@@ -131,9 +131,7 @@ async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
             return reply;
         }
     };
-    for observer in &session.hooks.observers {
-        observer.before_call(hook);
-    }
+    session.hooks.observe(|observer| observer.before_call(hook));
     let told = request
         .options
         .stream()
@@ -149,9 +147,7 @@ async fn call(session: &Session, permit: &Permit, ticket: &Ticket) -> Reply {
     let mut reply = gate.provider.call(call).await;
     session.hooks.answer(hook, &mut reply).await;
     reply.sign(&gate.deployment);
-    for observer in &session.hooks.observers {
-        observer.after_call(hook, &reply);
-    }
+    session.hooks.observe(|observer| observer.after_call(hook, &reply));
     failpoint::pass("worker.after_call");
     reply
 }
@@ -171,13 +167,11 @@ fn hook_call<'a>(gate: &'a Gate, ticket: &'a Ticket) -> HookCall<'a> {
 fn observe(session: &Session, gate: &Gate, ticket: &Ticket, settlement: &Settlement) {
     let call = hook_call(gate, ticket);
     let error = settlement.attempts.last().and_then(|attempt| attempt.error.as_deref());
-    for observer in &session.hooks.observers {
-        match (&settlement.end, error) {
-            (End::Result(result), _) => observer.on_result(call, result),
-            (End::Wake(wake), Some(error)) => observer.on_retry(call, error, wake.after),
-            (End::Wake(_), None) => {}
-        }
-    }
+    session.hooks.observe(|observer| match (&settlement.end, error) {
+        (End::Result(result), _) => observer.on_result(call, result),
+        (End::Wake(wake), Some(error)) => observer.on_retry(call, error, wake.after),
+        (End::Wake(_), None) => {}
+    });
 }
 
 fn shown(reply: &Reply) -> Shown<'_> {

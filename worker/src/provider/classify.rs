@@ -80,7 +80,7 @@ pub(super) fn fault(class: ErrorClass, message: String, headers: &HeaderMap, bod
 }
 
 /// Keeps more of a body than an error may hold in the end; it is cut when it is redacted.
-fn kept_body(body: &[u8]) -> Option<String> {
+pub(super) fn kept_body(body: &[u8]) -> Option<String> {
     let window = &body[..body.len().min(BODY_WINDOW_BYTES)];
     (!window.is_empty()).then(|| String::from_utf8_lossy(window).into_owned())
 }
@@ -93,7 +93,7 @@ pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
         .filter(|id| !id.is_empty() && id.len() <= HEADER_CAP_BYTES)
 }
 
-fn kept_headers(headers: &HeaderMap) -> std::collections::BTreeMap<String, String> {
+pub(super) fn kept_headers(headers: &HeaderMap) -> std::collections::BTreeMap<String, String> {
     headers
         .iter()
         .filter(|(name, _)| {

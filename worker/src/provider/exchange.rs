@@ -220,6 +220,9 @@ impl Watch {
                 let _ = timeout_at(now + TO_END, rest).await;
                 return (first, Ok(()));
             }
+            if now >= self.total() {
+                return (first, Err(self.total_passed()));
+            }
             if is_alive && first.is_some() {
                 limit = now + idle;
             }

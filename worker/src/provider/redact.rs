@@ -90,6 +90,24 @@ impl Redactor {
         text
     }
 
+    /// Takes the key out of text that comes in pieces; `held` keeps what may be the beginning of one from piece to piece.
+    pub(super) fn as_it_comes(&self, held: &mut String, piece: &str) -> Option<String> {
+        held.push_str(piece);
+        for (secret, shown) in self.secrets() {
+            if held.contains(secret) {
+                *held = held.replace(secret, shown);
+            }
+        }
+        let begun = |secret: &str| {
+            let ends = secret.char_indices().map(|(at, _)| at).skip(1);
+            ends.filter(|end| held.ends_with(&secret[..*end])).max().unwrap_or(0)
+        };
+        let keep = self.secrets().map(|(secret, _)| begun(secret)).max().unwrap_or(0);
+        let rest = held.split_off(held.len() - keep);
+        let ready = std::mem::replace(held, rest);
+        (!ready.is_empty()).then_some(ready)
+    }
+
     /// Redacts every text of a record in place.
     pub(super) fn record(&self, record: &mut ErrorRecord) {
         let texts = [
@@ -157,6 +175,17 @@ mod tests {
             assert_eq!(secret.text(text), wanted);
         }
         assert!(!format!("{secret:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_key_that_comes_in_pieces_is_taken_out_and_nothing_else_waits() {
+        let secret = redactor("sk-canary-1", "https://canary.internal/v1");
+        let mut held = String::new();
+        let mut shown = String::new();
+        for piece in ["a sk", "-can", "ary-", "1 b", " sk-c", "at s"] {
+            shown.extend(secret.as_it_comes(&mut held, piece));
+        }
+        assert_eq!((shown.as_str(), held.as_str()), ("a [key] b sk-cat ", "s"));
     }
 
     #[test]

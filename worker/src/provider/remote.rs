@@ -21,11 +21,12 @@ use super::classify;
 use super::details::Details;
 use super::exchange::{Exchange, Heard, Limits, exchange};
 use super::key::{Credentials, Key};
+use super::redact::Redactor;
 use super::speech::{Plan, Refusal, Speech};
 use super::stream::{Assembled, Assembler, Event, Step};
 use super::structured::Wanted;
 use super::told;
-use super::{Answer, Call, Error, Http, Preview, Provider, Reply};
+use super::{Answer, Call, Delta, Error, Http, Preview, Provider, Reply, Tokens};
 
 /// The least that a call of the flex tier may take: <https://platform.openai.com/docs/guides/flex-processing>, read 2026-11,
 /// advises 15 minutes.
@@ -56,32 +57,75 @@ pub(super) struct Stream {
     assembled: Assembled,
     /// What the provider says went wrong, as JSON.
     failed: Option<Value>,
-    /// Whether an event was no JSON.
-    is_unreadable: bool,
+    /// The event that was no JSON, or told too much.
+    unreadable: Option<String>,
 }
 
 /// Puts a stream together as it is heard.
 #[derive(Debug)]
 pub(super) struct Hearing<'a> {
     assembler: Assembler,
-    tokens: Option<&'a dyn super::Tokens>,
+    shown: Option<Shown<'a>>,
     failed: Option<Value>,
-    is_unreadable: bool,
+    unreadable: Option<String>,
+}
+
+/// Shows output without the key in it.
+///
+/// What may be the beginning of a key is held back until what follows says that it is none.
+#[derive(Debug)]
+struct Shown<'a> {
+    tokens: &'a dyn Tokens,
+    redactor: &'a Redactor,
+    text: String,
+    reasoning: String,
+}
+
+impl Shown<'_> {
+    fn take(&mut self, delta: Delta<'_>) {
+        let (tokens, redactor) = (self.tokens, self.redactor);
+        match delta {
+            Delta::Text(text) => {
+                if let Some(text) = redactor.as_it_comes(&mut self.text, text) {
+                    tokens.take(Delta::Text(&text));
+                }
+            }
+            Delta::Reasoning(text) => {
+                if let Some(text) = redactor.as_it_comes(&mut self.reasoning, text) {
+                    tokens.take(Delta::Reasoning(&text));
+                }
+            }
+        }
+    }
+
+    /// Shows what was held back.
+    fn end(self) {
+        for held in [Delta::Reasoning(&self.reasoning), Delta::Text(&self.text)] {
+            if !matches!(held, Delta::Text("") | Delta::Reasoning("")) {
+                self.tokens.take(held);
+            }
+        }
+    }
 }
 
 impl<'a> Hearing<'a> {
-    pub(super) fn new(plan: &Plan, tokens: Option<&'a dyn super::Tokens>) -> Self {
+    pub(super) fn new(plan: &Plan, tokens: Option<&'a dyn Tokens>, redactor: &'a Redactor) -> Self {
         let api = if plan.translation.is_some() { Api::Messages } else { plan.api };
-        Self { assembler: Assembler::of(api), tokens, failed: None, is_unreadable: false }
+        let shown = tokens.map(|tokens| Shown { tokens, redactor, text: String::new(), reasoning: String::new() });
+        Self { assembler: Assembler::of(api, plan.choices), shown, failed: None, unreadable: None }
     }
 
     fn hear(&mut self, event: Event<'_>) -> Heard {
-        let Self { assembler, tokens, .. } = self;
+        let Self { assembler, shown, .. } = self;
         let mut has_output = false;
         let step = assembler.event(event, &mut |delta| {
+            // Streams begin with a delta that says who speaks, and nothing else.
+            if matches!(delta, Delta::Text("") | Delta::Reasoning("")) {
+                return;
+            }
             has_output = true;
-            if let Some(tokens) = tokens {
-                tokens.take(delta);
+            if let Some(shown) = shown {
+                shown.take(delta);
             }
         });
         match step {
@@ -96,7 +140,7 @@ impl<'a> Hearing<'a> {
             // It was cut, as the answer was.
             Step::Unreadable if event.is_unended => Heard::End,
             Step::Unreadable => {
-                self.is_unreadable = true;
+                self.unreadable = Some(event.data.to_owned());
                 Heard::End
             }
         }
@@ -108,7 +152,10 @@ impl<'a> Hearing<'a> {
     }
 
     pub(super) fn finish(self) -> Stream {
-        Stream { assembled: self.assembler.finish(), failed: self.failed, is_unreadable: self.is_unreadable }
+        if let Some(shown) = self.shown {
+            shown.end();
+        }
+        Stream { assembled: self.assembler.finish(), failed: self.failed, unreadable: self.unreadable }
     }
 }
 
@@ -255,7 +302,7 @@ impl Remote {
             }
         };
         if is_broken {
-            record.partial_output = read.output_text.filter(|text| !text.is_empty()).map(last_of);
+            record.partial_output = read.output_text.filter(|text| !text.is_empty());
         }
         record.status = Some(status.as_u16());
         reply.outcome = Err(Box::new(record));
@@ -270,25 +317,28 @@ impl Remote {
         broken: Option<ErrorRecord>,
         stream: Stream,
     ) {
-        let Stream { assembled, failed, is_unreadable } = stream;
+        let Stream { assembled, failed, unreadable } = stream;
         let status = StatusCode::from_u16(reply.http_status.unwrap_or(200)).unwrap_or(StatusCode::OK);
         // A connection that is lost behind the end of an answer takes nothing with it.
         if assembled.is_whole && failed.is_none() {
             return self.read(reply, plan, status, headers, assembled.body);
         }
-        let (_, read) = self.translate(plan, assembled.body);
+        let (body, read) = self.translate(plan, assembled.body);
         reply.usage = read.usage;
         reply.served_model = read.model;
         reply.service_tier = read.service_tier;
-        let why = match (failed, broken) {
+        let mut record = match (failed, broken) {
             (Some(error), _) => {
                 let body = error.to_string();
                 classify::record(status.as_u16(), headers, body.as_bytes(), Details::of(&error), self.clock.now())
             }
             (None, Some(record)) => record,
-            (None, None) if is_unreadable => {
-                ErrorRecord::new(ErrorClass::ApiResponseValidation, "an event of the stream is not JSON")
-                    .caused_by("stream", "an event is not JSON")
+            (None, None) if unreadable.is_some() => {
+                let what =
+                    "an event of the stream cannot be read: it is not JSON text, or there are too many of its kind";
+                let event = unreadable.unwrap_or_default();
+                classify::fault(ErrorClass::ApiResponseValidation, what.to_owned(), headers, event.as_bytes())
+                    .caused_by("stream", "an event cannot be read")
             }
             (None, None) => {
                 let what = if assembled.began {
@@ -299,11 +349,15 @@ impl Remote {
                 ErrorRecord::new(ErrorClass::ApiConnection, what).caused_by("stream", what)
             }
         };
-        let mut record = why;
         if assembled.began {
+            // Whether it may be tried again is for what broke it to say.
             record.underlying = Some(std::mem::replace(&mut record.class, ErrorClass::MidStream));
-            record.retryable = true;
-            record.partial_output = Some(last_of(assembled.text));
+            record.partial_output = Some(assembled.text).filter(|text| !text.is_empty());
+            // Calls of tools stand nowhere else.
+            record.body = record.body.or_else(|| classify::kept_body(&body));
+        }
+        if record.headers.is_empty() {
+            record.headers = classify::kept_headers(headers);
         }
         record.status = Some(status.as_u16());
         reply.outcome = Err(Box::new(record));
@@ -340,6 +394,7 @@ impl Remote {
             body.truncate(body.floor_char_boundary(BODY_CAP_BYTES));
             record.body_truncated = true;
         }
+        record.partial_output = record.partial_output.take().map(last_of);
         reply.request_id.clone_from(&record.request_id);
     }
 }
@@ -352,6 +407,10 @@ fn fault_of(wanted: &Wanted, finish_reason: Option<&str>, text: Option<&str>) ->
                 "the output was cut at the length limit and cannot fit the JSON schema; raise max_completion_tokens";
             Some(Fault::Because(ErrorClass::LengthFinishReason, what.to_owned()))
         }
+        Some("length") => wanted.fault(text?).map(|_| {
+            let what = "the output was cut at the length limit and is no JSON object; raise max_completion_tokens";
+            Fault::Because(ErrorClass::LengthFinishReason, what.to_owned())
+        }),
         Some("stop") | None => wanted.fault(text?).map(Fault::Schema),
         Some(_) => None,
     }
@@ -381,7 +440,7 @@ impl Provider for Remote {
         let request = self.request(&credentials, &plan, call.job);
         let body = plan.body.clone();
         let reply = if plan.streams {
-            let mut hearing = Hearing::new(&plan, call.tokens);
+            let mut hearing = Hearing::new(&plan, call.tokens, &credentials.redactor);
             let mut listen = |event: Event<'_>| hearing.hear(event);
             let exchange = exchange(&self.client, request, body, limits, Some(&mut listen)).await;
             self.reply(&credentials, &plan, exchange, Some(hearing.finish()))
@@ -421,6 +480,7 @@ impl Provider for Remote {
             body: Bytes::new(),
             header: None,
             streams: false,
+            choices: 1,
             translation: None,
             wanted: Wanted::Anything,
         };

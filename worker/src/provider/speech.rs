@@ -62,6 +62,8 @@ pub(super) struct Plan {
     pub(super) header: Option<(HeaderName, HeaderValue)>,
     /// Whether the answer is to come as a stream.
     pub(super) streams: bool,
+    /// How many choices are asked for.
+    pub(super) choices: usize,
     /// What an answer must be translated by.
     pub(super) translation: Option<anthropic::Context>,
     /// What the answer's text must be.
@@ -204,7 +206,8 @@ impl Speech {
         if is_mistral {
             body = splice::rename(&body, "seed", "random_seed").map_err(not_an_object)?;
         }
-        Ok(Plan { api, url, body, header: None, streams, translation: None, wanted })
+        let choices = if streams { splice::asks(&body).choices } else { 1 };
+        Ok(Plan { api, url, body, header: None, streams, choices, translation: None, wanted })
     }
 
     /// Plans a chat completion at Anthropic's.
@@ -226,7 +229,7 @@ impl Speech {
         let url = self.join("messages").ok_or_else(|| self.not_served(call.endpoint))?;
         let names_a_file = !self.headers.contains_key(&ANTHROPIC_FILES.0) && splice::mentions(&body, b"\"file_id\"");
         let header = names_a_file.then_some(ANTHROPIC_FILES);
-        Ok(Plan { api: Api::Chat, url, body, header, streams, translation: Some(context), wanted })
+        Ok(Plan { api: Api::Chat, url, body, header, streams, choices: 1, translation: Some(context), wanted })
     }
 
     fn not_served(&self, endpoint: &str) -> Refusal {

@@ -73,7 +73,8 @@ pub(super) fn fit(
             let options = with_include_usage(&text[value.clone()]);
             edits.extend((options != text[value.clone()]).then(|| (value, options.into())));
         }
-        Some(value) if is_asked || streams => {
+        // Others have options of their own.
+        Some(value) if is_asked && !streams => {
             edits.extend((&text[value.clone()] != "null").then(|| (value, "null".into())));
         }
         None if streams && with_usage => missing.push(("stream_options", WITH_USAGE.to_owned())),
@@ -106,22 +107,25 @@ pub(super) fn mentions(text: &[u8], wanted: &[u8]) -> bool {
 }
 
 /// What a request asks for beside its content.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Asks {
     /// Whether it asks for a stream.
     pub(super) stream: bool,
     /// The most tokens of output, if it names a limit.
     pub(super) max_tokens: Option<u32>,
+    /// How many choices it asks for.
+    pub(super) choices: usize,
 }
 
 /// Reads what a request asks for; what is no JSON object asks for nothing.
 pub(super) fn asks(body: &[u8]) -> Asks {
-    let mut asks = Asks::default();
+    let mut asks = Asks { stream: false, max_tokens: None, choices: 1 };
     let Ok(text) = std::str::from_utf8(body) else { return asks };
     let Ok(mut members) = Members::new(text) else { return asks };
     while let Ok(Some((key, value))) = members.next_member() {
         match &*key {
             "stream" => asks.stream = &text[value] == "true",
+            "n" => asks.choices = text[value].parse().unwrap_or(1),
             "max_completion_tokens" => asks.max_tokens = text[value].parse().ok().or(asks.max_tokens),
             "max_tokens" => asks.max_tokens = asks.max_tokens.or_else(|| text[value].parse().ok()),
             _ => {}
@@ -212,7 +216,7 @@ mod tests {
             (
                 r#"{"model":"m","stream":true,"stream_options":{"x":1}}"#,
                 Streaming::AsAsked { with_usage: false },
-                r#"{"model":"m","stream":true,"stream_options":null}"#,
+                r#"{"model":"m","stream":true,"stream_options":{"x":1}}"#,
                 true,
             ),
             (r#"{"model":"m"}"#, Streaming::Always { with_usage: false }, r#"{"stream":true,"model":"m"}"#, true),

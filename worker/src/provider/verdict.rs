@@ -34,7 +34,7 @@ impl Verdict {
             // Output was on its way: whoever may begin it anew says so, as the queue does.
             retryable: again && record.class != ErrorClass::MidStream,
             fallback: again || falls_back(record),
-            cooldown: cooldown(record),
+            cooldown: cooldown(record, record.underlying.as_ref().unwrap_or(&record.class)),
         }
     }
 }
@@ -66,12 +66,13 @@ fn falls_back(record: &ErrorRecord) -> bool {
     }
 }
 
-fn cooldown(record: &ErrorRecord) -> Cooldown {
+/// Decides by the class of what went wrong, also below a stream that broke.
+fn cooldown(record: &ErrorRecord, class: &ErrorClass) -> Cooldown {
     // No room for this one request, or none in a tier: that says nothing of other requests.
     let is_of_the_request = !record.retryable
         || matches!(record.status, Some(402 | 498))
         || record.code.as_deref() == Some("resource_unavailable");
-    match record.class {
+    match class {
         ErrorClass::Authentication | ErrorClass::PermissionDenied | ErrorClass::InsufficientQuota => Cooldown::Key,
         ErrorClass::NotFound => Cooldown::Deployment,
         ErrorClass::RateLimit if is_of_the_request => Cooldown::None,

@@ -2,34 +2,37 @@
 //!
 //! <https://platform.openai.com/docs/api-reference/chat-streaming>, read 2026-11, and what compatible servers do otherwise.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
-use super::{Delta, Step, append, is_set, overlay};
+use super::{Delta, MOST_PARTS, Step, append, is_set, overlay};
 
 /// An answer in the making.
 #[derive(Debug, Default)]
 pub(in super::super) struct Chat {
     /// Members at the top, `choices` and `usage` among them only at the end.
     top: Map<String, Value>,
-    choices: Vec<Choice>,
+    choices: BTreeMap<u64, Choice>,
+    /// How many choices were asked for.
+    asked: usize,
     usage: Option<Value>,
     is_completion: bool,
     is_done: bool,
     began: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Choice {
-    index: u64,
     /// Its members, `message` among them only at the end.
     members: Map<String, Value>,
     message: Map<String, Value>,
-    tool_calls: Vec<(u64, Map<String, Value>)>,
+    tool_calls: BTreeMap<u64, Map<String, Value>>,
 }
 
 impl Chat {
-    pub(super) fn new(is_completion: bool) -> Self {
-        Self { is_completion, ..Self::default() }
+    pub(super) fn new(is_completion: bool, asked: usize) -> Self {
+        Self { is_completion, asked, ..Self::default() }
     }
 
     pub(super) fn done(&mut self) -> Step {
@@ -37,10 +40,12 @@ impl Chat {
         Step::End
     }
 
-    /// Whole with `[DONE]` behind any choice, or when each choice has said why it ended: some servers close without more.
+    /// Whole with `[DONE]` behind any choice, or when each choice that was asked for has said why it ended: some servers close
+    /// without more.
     pub(super) fn is_whole(&self) -> bool {
         let ended = |choice: &Choice| is_set(choice.members.get("finish_reason"));
-        !self.choices.is_empty() && (self.is_done || self.choices.iter().all(ended))
+        let all_ended = || self.choices.len() >= self.asked && self.choices.values().all(ended);
+        !self.choices.is_empty() && (self.is_done || all_ended())
     }
 
     pub(super) const fn began(&self) -> bool {
@@ -76,7 +81,9 @@ impl Chat {
             if is_set(choice.get("error")) {
                 return Step::Failed(Value::Object(choice));
             }
-            self.choice(choice, show);
+            if !self.choice(choice, show) {
+                return Step::Unreadable;
+            }
         }
         Step::More
     }
@@ -91,16 +98,13 @@ impl Chat {
         }
     }
 
-    fn choice(&mut self, mut from: Map<String, Value>, show: &mut dyn FnMut(Delta<'_>)) {
+    /// Puts a choice in, unless it is one too many.
+    fn choice(&mut self, mut from: Map<String, Value>, show: &mut dyn FnMut(Delta<'_>)) -> bool {
         let index = from.remove("index").as_ref().and_then(Value::as_u64).unwrap_or(0);
-        let place = match self.choices.iter().position(|choice| choice.index == index) {
-            Some(place) => place,
-            None => {
-                self.choices.push(Choice { index, members: Map::new(), message: Map::new(), tool_calls: Vec::new() });
-                self.choices.len() - 1
-            }
-        };
-        let choice = &mut self.choices[place];
+        if self.choices.len() >= MOST_PARTS && !self.choices.contains_key(&index) {
+            return false;
+        }
+        let choice = self.choices.entry(index).or_default();
         // Readers follow the first choice.
         let mut nobody = |_: Delta<'_>| {};
         let show: &mut dyn FnMut(Delta<'_>) = if index == 0 { show } else { &mut nobody };
@@ -119,6 +123,7 @@ impl Chat {
             from.remove("finish_reason");
         }
         overlay(&mut choice.members, from);
+        choice.tool_calls.len() <= MOST_PARTS
     }
 
     pub(super) fn finish(self) -> (Map<String, Value>, String) {
@@ -126,14 +131,14 @@ impl Chat {
         let (object, is_completion) =
             (if self.is_completion { "text_completion" } else { "chat.completion" }, self.is_completion);
         body.insert("object".to_owned(), object.into());
-        let mut choices = self.choices;
-        choices.sort_by_key(|choice| choice.index);
+        let choices = self.choices;
         let text_of = |choice: &Choice| {
             let place = if is_completion { choice.members.get("text") } else { choice.message.get("content") };
             place.and_then(Value::as_str).unwrap_or_default().to_owned()
         };
-        let text = choices.first().map(text_of).unwrap_or_default();
-        let choices: Vec<Value> = choices.into_iter().map(|choice| choice.finish(is_completion)).collect();
+        let text = choices.values().next().map(text_of).unwrap_or_default();
+        let choices: Vec<Value> =
+            choices.into_iter().map(|(index, choice)| choice.finish(index, is_completion)).collect();
         body.insert("choices".to_owned(), choices.into());
         if let Some(usage) = self.usage {
             body.insert("usage".to_owned(), usage);
@@ -220,14 +225,7 @@ impl Choice {
     fn tool_call(&mut self, place: usize, fragment: Value) {
         let Value::Object(mut fragment) = fragment else { return };
         let index = fragment.remove("index").as_ref().and_then(Value::as_u64).unwrap_or(place as u64);
-        let at = match self.tool_calls.iter().position(|(known, _)| *known == index) {
-            Some(at) => at,
-            None => {
-                self.tool_calls.push((index, Map::new()));
-                self.tool_calls.len() - 1
-            }
-        };
-        let call = &mut self.tool_calls[at].1;
+        let call = self.tool_calls.entry(index).or_default();
         for (key, value) in fragment {
             match (key.as_str(), value) {
                 (_, Value::Null) => {}
@@ -247,8 +245,8 @@ impl Choice {
         }
     }
 
-    fn finish(mut self, is_completion: bool) -> Value {
-        self.members.insert("index".to_owned(), self.index.into());
+    fn finish(mut self, index: u64, is_completion: bool) -> Value {
+        self.members.insert("index".to_owned(), index.into());
         self.members.entry("finish_reason").or_insert(Value::Null);
         if !is_completion {
             self.message.entry("role").or_insert_with(|| "assistant".into());
@@ -258,8 +256,7 @@ impl Choice {
                 if self.message.get("content").and_then(Value::as_str) == Some("") {
                     self.message.insert("content".to_owned(), Value::Null);
                 }
-                self.tool_calls.sort_by_key(|(index, _)| *index);
-                let calls: Vec<Value> = self.tool_calls.into_iter().map(|(_, call)| call.into()).collect();
+                let calls: Vec<Value> = self.tool_calls.into_values().map(Value::from).collect();
                 self.message.insert("tool_calls".to_owned(), calls.into());
             }
             self.members.insert("message".to_owned(), self.message.into());

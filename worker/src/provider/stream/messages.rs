@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Delta, Step, append, overlay};
+use super::{Delta, MOST_PARTS, Step, append, overlay};
 
 /// A message in the making.
 #[derive(Debug, Default)]
@@ -42,11 +42,13 @@ impl Messages {
                     self.message = message;
                 }
             }
+            "content_block_start" if self.blocks.len() >= MOST_PARTS => return Step::Unreadable,
             "content_block_start" => self.start(event, show),
             "content_block_delta" => {
                 let index = event.get("index").and_then(Value::as_u64).unwrap_or(0);
                 if let Some(Value::Object(delta)) = event.remove("delta")
-                    && let Some(block) = self.blocks.iter_mut().find(|block| block.index == index)
+                    // The last one is the one that goes on.
+                    && let Some(block) = self.blocks.iter_mut().rev().find(|block| block.index == index)
                 {
                     self.began |= block.delta(delta, show);
                 }

@@ -33,7 +33,7 @@ pub(super) enum Step {
     End,
     /// The provider says that it failed; the object says why.
     Failed(Value),
-    /// The event is not JSON.
+    /// The event is not JSON, or one too many.
     Unreadable,
 }
 
@@ -63,12 +63,14 @@ pub(super) enum Assembler {
 
 impl Assembler {
     /// Makes the one for an API of OpenAI's.
-    pub(super) fn of(api: Api) -> Self {
+    ///
+    /// A stream of so many choices is whole when each of them has ended.
+    pub(super) fn of(api: Api, choices: usize) -> Self {
         match api {
             Api::Responses => Self::Responses(responses::Responses::default()),
             Api::Messages => Self::Messages(messages::Messages::default()),
             Api::Chat | Api::Completions | Api::Embeddings | Api::Other => {
-                Self::Chat(chat::Chat::new(api == Api::Completions))
+                Self::Chat(chat::Chat::new(api == Api::Completions, choices))
             }
         }
     }
@@ -81,6 +83,12 @@ impl Assembler {
                 // The others end with an event of their own.
                 Self::Responses(_) | Self::Messages(_) => Step::More,
             };
+        }
+        if event.data.trim().is_empty() {
+            return Step::More;
+        }
+        if !event.is_text {
+            return Step::Unreadable;
         }
         let Ok(Value::Object(object)) = serde_json::from_str(event.data) else {
             return Step::Unreadable;
@@ -121,6 +129,9 @@ impl Assembler {
         Assembled { body: Value::Object(body).to_string().into(), is_whole, began, text }
     }
 }
+
+/// Most choices, calls of tools, or blocks of one answer; more are no answer.
+const MOST_PARTS: usize = 4_096;
 
 /// Tells whether a member says that something went wrong: present, and neither null, false nor empty.
 fn is_set(value: Option<&Value>) -> bool {

@@ -46,10 +46,11 @@ impl Responses {
             _ => {
                 if let Some(Value::Object(response)) = event.remove("response") {
                     self.response = response;
-                    self.is_whole = matches!(
-                        kind.as_str(),
-                        "response.completed" | "response.incomplete" | "response.failed" | "response.cancelled"
-                    );
+                    if kind == "response.failed" {
+                        return Step::Failed(Value::Object(self.response.clone()));
+                    }
+                    self.is_whole =
+                        matches!(kind.as_str(), "response.completed" | "response.incomplete" | "response.cancelled");
                     if self.is_whole {
                         return Step::End;
                     }

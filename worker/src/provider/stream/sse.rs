@@ -3,6 +3,8 @@
 //! After <https://html.spec.whatwg.org/multipage/server-sent-events.html>, read 2026-11, with one leniency: an event at the end
 //! of the stream counts without the blank line behind it, since some servers leave that out.
 
+use std::borrow::Cow;
+
 /// One event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Event<'a> {
@@ -12,6 +14,8 @@ pub(in super::super) struct Event<'a> {
     pub(in super::super) data: &'a str,
     /// Whether the stream ended within it: there was no blank line behind.
     pub(in super::super) is_unended: bool,
+    /// Whether it is text: bytes that are no UTF-8 are replaced in what is here.
+    pub(in super::super) is_text: bool,
 }
 
 /// Reads events from chunks that may be cut anywhere, inside a character too.
@@ -21,6 +25,7 @@ pub(in super::super) struct Parser {
     name: String,
     data: String,
     has_data: bool,
+    is_damaged: bool,
     /// The last byte was a carriage return: a line feed behind it belongs to the same line end.
     after_return: bool,
     began: bool,
@@ -76,6 +81,7 @@ impl Parser {
             return true;
         }
         let text = String::from_utf8_lossy(bytes);
+        self.is_damaged |= matches!(text, Cow::Owned(_));
         let (field, value) = text.split_once(':').unwrap_or((&text, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
@@ -98,10 +104,12 @@ impl Parser {
     }
 
     fn dispatch(&mut self, take: &mut impl FnMut(Event<'_>) -> bool, is_unended: bool) -> bool {
-        let goes_on = !self.has_data || take(Event { name: &self.name, data: &self.data, is_unended });
+        let goes_on =
+            !self.has_data || take(Event { name: &self.name, data: &self.data, is_unended, is_text: !self.is_damaged });
         self.name.clear();
         self.data.clear();
         self.has_data = false;
+        self.is_damaged = false;
         goes_on
     }
 }

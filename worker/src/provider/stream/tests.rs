@@ -6,14 +6,16 @@ use serde_json::{Value, json};
 use super::*;
 
 fn assembled(api: Api, events: &[(&str, Value)]) -> (Assembled, Vec<Step>, String) {
-    let mut assembler = Assembler::of(api);
+    let mut assembler = Assembler::of(api, 1);
     let mut shown = String::new();
     let mut steps = Vec::new();
     for (name, data) in events {
         let data = if data == "[DONE]" { "[DONE]".to_owned() } else { data.to_string() };
-        steps.push(assembler.event(Event { name, data: &data, is_unended: false }, &mut |delta| match delta {
-            Delta::Text(text) => shown.push_str(text),
-            Delta::Reasoning(text) => shown.push_str(&format!("({text})")),
+        steps.push(assembler.event(Event { name, data: &data, is_unended: false, is_text: true }, &mut |delta| {
+            match delta {
+                Delta::Text(text) => shown.push_str(text),
+                Delta::Reasoning(text) => shown.push_str(&format!("({text})")),
+            }
         }));
     }
     (assembler.finish(), steps, shown)
@@ -82,6 +84,29 @@ fn what_ends_a_stream_makes_it_whole_and_nothing_else_does() {
     ] {
         assert_eq!(chunks(&events).1, is_whole, "{events:?}");
     }
+}
+
+#[test]
+fn choices_that_were_asked_for_and_never_came_leave_it_cut() {
+    let end = json!({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}).to_string();
+    for (asked, is_whole) in [(1, true), (2, false)] {
+        let mut assembler = Assembler::of(Api::Chat, asked);
+        let event = |data| Event { name: "", data, is_unended: false, is_text: true };
+        assembler.event(event(&end), &mut |_| {});
+        assert_eq!(assembler.event(event(" "), &mut |_| {}), Step::More, "an empty event says nothing");
+        assert_eq!(assembler.finish().is_whole, is_whole);
+    }
+}
+
+#[test]
+fn endless_choices_are_no_answer() {
+    let mut assembler = Assembler::of(Api::Chat, 1);
+    let mut step = Step::More;
+    for index in 0..10_000 {
+        let data = json!({"choices": [{"index": index}]}).to_string();
+        step = assembler.event(Event { name: "", data: &data, is_unended: false, is_text: true }, &mut |_| {});
+    }
+    assert_eq!(step, Step::Unreadable);
 }
 
 #[test]

@@ -141,8 +141,9 @@ fn reply_to(fixture: &Value, piece: usize) -> Reply {
     let status = StatusCode::from_u16(u16::try_from(fixture["status"].as_u64().unwrap()).unwrap()).unwrap();
     let is_stream = fixture["body_kind"] == "sse";
     let body = body_of(fixture);
+    let credentials = Key::new(&deployment).unwrap().known();
     let stream = is_stream.then(|| {
-        let mut hearing = Hearing::new(&plan, None);
+        let mut hearing = Hearing::new(&plan, None, &credentials.redactor);
         let mut parser = Parser::default();
         let mut goes_on = true;
         for chunk in body.chunks(piece) {
@@ -161,7 +162,7 @@ fn reply_to(fixture: &Value, piece: usize) -> Reply {
         streamed: is_stream,
         body: Ok(if is_stream { Bytes::new() } else { body }),
     };
-    provider.reply(&Key::new(&deployment).unwrap().known(), &plan, exchange, stream)
+    provider.reply(&credentials, &plan, exchange, stream)
 }
 
 fn seen(reply: &Reply) -> Seen {

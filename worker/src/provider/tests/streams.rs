@@ -60,7 +60,7 @@ async fn a_stream_is_put_together_and_shown_as_it_comes() {
         (&body["object"], &body["choices"][0]["message"]["role"]),
         (&"chat.completion".into(), &"assistant".into())
     );
-    assert_eq!(*shown.0.lock().unwrap(), ["", "Hel", "lo"]);
+    assert_eq!(*shown.0.lock().unwrap(), ["Hel", "lo"]);
     assert!(server.requests()[0].contains("\"stream\":true"));
 }
 
