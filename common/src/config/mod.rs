@@ -14,6 +14,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+mod account;
 mod env;
 mod error;
 mod file;

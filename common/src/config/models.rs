@@ -12,27 +12,15 @@ use std::time::Duration;
 use serde::Serialize;
 use url::Url;
 
+use super::account::{
+    Key, account_base, account_headers, account_key, endpoint, is_own_host, own_endpoint, required, resolve,
+};
 use super::env::Found;
 use super::file::Section;
 use super::near::nearest;
 use super::options::{Layers, Options, Parse};
 use super::provider::{self, Provider};
 use super::{Deployment, Dialect, Endpoint, Env, Error, Header, Timeouts, Wire};
-
-/// A key, or why there is none.
-#[derive(Debug, Clone)]
-enum Key {
-    /// None is sent.
-    None,
-    /// This one.
-    Found(Found),
-    /// It should come from a variable that is not set.
-    Missing { place: String, variable: String },
-    /// The provider's own endpoint needs one; the note says what else was found.
-    Required { provider: &'static Provider, host: String, note: &'static str },
-    /// It is set and cannot be read, for this reason.
-    Unreadable(String),
-}
 
 /// One entry of `model_list`, checked; or what the template makes of a group, where there is no list.
 #[derive(Debug, Clone)]
@@ -287,114 +275,16 @@ impl Entry {
     }
 }
 
-/// Returns the key in a provider's variables.
-fn account_key(provider: &Provider, env: &Env) -> Key {
-    for variable in provider.key_variables {
-        match env.secret(variable) {
-            Ok(Some(found)) => return Key::Found(found),
-            Ok(None) => {}
-            Err(error) => return Key::Unreadable(error.to_string()),
-        }
-    }
-    Key::None
-}
-
-/// Returns the endpoint in a provider's variables.
-fn account_base(provider: &Provider, env: &Env) -> Result<Option<Endpoint>, Error> {
-    for variable in provider.base_variables {
-        if let Some(found) = endpoint(env.get(variable), variable)? {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
-}
-
-/// Finds where a provider's calls go and with which key, from what is given for this one place and from its variables.
-fn resolve(
-    provider: &'static Provider,
-    own_base: Option<Endpoint>,
-    own_key: Key,
-    env: &Env,
-) -> Result<(Endpoint, Key), Error> {
-    // A key of its own, without an endpoint, is meant for the provider; the key in its variable goes where the variable beside
-    // it says.
-    let shares_key = match &own_key {
-        Key::None => true,
-        Key::Found(found) => provider.key_variables.contains(&found.name.as_str()),
-        _ => false,
-    };
-    let has_own_base = own_base.is_some();
-    let shared = account_base(provider, env)?;
-    let api_base = match (own_base, &shared) {
-        (Some(own), _) => own,
-        (None, Some(shared)) if shares_key => shared.clone(),
-        (None, _) => own_endpoint(provider)?,
-    };
-    let required = |note| match account_key(provider, env) {
-        Key::None => {
-            let host = api_base.0.host_str().unwrap_or_default().to_owned();
-            Key::Required { provider, host, note }
-        }
-        key => key,
-    };
-    let key = match own_key {
-        // Every customer of Azure's has a host of his own: his key goes to the one that it was named beside.
-        Key::None
-            if provider.dialect == Dialect::Azure
-                && has_own_base
-                && shared.as_ref().is_some_and(|shared| shared.0.host_str() != api_base.0.host_str()) =>
-        {
-            let host = api_base.0.host_str().unwrap_or_default().to_owned();
-            Key::Required {
-                provider,
-                host,
-                note: " (AZURE_API_KEY is sent to AZURE_API_BASE only: name the key of this endpoint in its own api_key)",
-            }
-        }
-        Key::None if is_own_host(provider, &api_base) && provider.needs_key => required(""),
-        // An endpoint of its own without a key is a server that needs none.
-        Key::None if has_own_base => Key::None,
-        Key::None => account_key(provider, env),
-        key => key,
-    };
-    Ok((api_base, key))
-}
-
-fn endpoint(text: Option<&str>, origin: &str) -> Result<Option<Endpoint>, Error> {
-    text.map(|text| Endpoint::parse(text).map_err(|problem| Error::Invalid { origin: origin.to_owned(), problem }))
-        .transpose()
-}
-
-fn own_endpoint(provider: &Provider) -> Result<Endpoint, Error> {
-    let Some(text) = provider.api_base else {
-        return Err(Error::MissingEndpoint {
-            provider: provider.name.to_owned(),
-            variable: provider.base_variables.first().copied().unwrap_or_default().to_owned(),
-        });
-    };
-    Endpoint::parse(text)
-        .map_err(|problem| Error::Invalid { origin: format!("the address of {}", provider.name), problem })
-}
-
-/// Tells whether this is a host of the provider's own: OpenAI's data-residency hosts and Azure's customers included.
-fn is_own_host(provider: &Provider, endpoint: &Endpoint) -> bool {
-    let host = endpoint.0.host_str().unwrap_or_default();
-    if endpoint.0.scheme() != "https" {
-        return false;
-    }
-    match (provider.dialect, provider.api_base) {
-        (Dialect::Azure, _) => [".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com"]
-            .iter()
-            .any(|end| host.ends_with(end)),
-        (_, Some(own)) => {
-            let own = own.strip_prefix("https://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
-            host == own || (provider.name == "openai" && host.ends_with(".api.openai.com"))
-        }
-        (_, None) => false,
-    }
-}
-
 impl Template {
+    /// Says of keys that are set why they are not OpenAI's.
+    fn other_keys(&self) -> &'static str {
+        match (self.env.get("LITELLM_API_KEY"), self.env.get("GRISTMILL_API_KEY")) {
+            (Some(_), _) => " (LITELLM_API_KEY is sent to LITELLM_API_BASE only)",
+            (_, Some(_)) => " (GRISTMILL_API_KEY is sent to GRISTMILL_API_BASE or --api-base only)",
+            _ => "",
+        }
+    }
+
     fn read(layers: &Layers<'_>, options: &Options, timeouts: Timeouts) -> Result<Self, Error> {
         let env = layers.env;
         let openai = provider::openai();
@@ -459,22 +349,9 @@ impl Template {
             (None, Err(_)) => (own_endpoint(openai)?, Key::None),
         };
         let key = match key {
-            Key::None if is_own_host(openai, &api_base) => {
-                let note = match (self.env.get("LITELLM_API_KEY"), self.env.get("GRISTMILL_API_KEY")) {
-                    (Some(_), _) => " (LITELLM_API_KEY is sent to LITELLM_API_BASE only)",
-                    (_, Some(_)) => " (GRISTMILL_API_KEY is sent to GRISTMILL_API_BASE or --api-base only)",
-                    _ => "",
-                };
-                let host = api_base.0.host_str().unwrap_or_default().to_owned();
-                Key::Required { provider: openai, host, note }
-            }
-            Key::Required { provider, host, .. } if provider.name == "openai" => {
-                let note = match (self.env.get("LITELLM_API_KEY"), self.env.get("GRISTMILL_API_KEY")) {
-                    (Some(_), _) => " (LITELLM_API_KEY is sent to LITELLM_API_BASE only)",
-                    (_, Some(_)) => " (GRISTMILL_API_KEY is sent to GRISTMILL_API_BASE or --api-base only)",
-                    _ => "",
-                };
-                Key::Required { provider, host, note }
+            Key::None if is_own_host(openai, &api_base) => required(openai, &api_base, self.other_keys()),
+            Key::Required { provider, .. } if provider.name == "openai" => {
+                required(provider, &api_base, self.other_keys())
             }
             key => key,
         };
@@ -494,24 +371,6 @@ impl Template {
             num_retries: None,
         })
     }
-}
-
-/// Returns the headers that choose among the accounts of a key: those of OpenAI's own clients, for OpenAI's own host.
-fn account_headers(provider: &Provider, api_base: &Endpoint, env: &Env) -> Vec<Header> {
-    if provider.name != "openai" || !is_own_host(provider, api_base) {
-        return Vec::new();
-    }
-    let header = |name: &str, variables: [&str; 2]| {
-        let value = variables.iter().find_map(|variable| env.get(variable))?;
-        Some(Header { name: name.into(), value: value.to_owned().into() })
-    };
-    [
-        header("openai-organization", ["OPENAI_ORG_ID", "OPENAI_ORGANIZATION"]),
-        header("openai-project", ["OPENAI_PROJECT_ID", "OPENAI_PROJECT"]),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
 fn drops_params(layers: &Layers<'_>) -> Result<bool, Error> {

@@ -31,6 +31,7 @@ mod classify;
 mod client;
 mod details;
 mod exchange;
+mod hearing;
 mod key;
 mod lenient;
 mod redact;

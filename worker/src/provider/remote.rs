@@ -12,21 +12,20 @@ use gristmill_common::config::Deployment;
 use gristmill_common::failure::{BODY_CAP_BYTES, Cause, ErrorClass, ErrorRecord};
 use gristmill_common::id::JobId;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use serde_json::Value;
 
 use super::address::Api;
 use super::answer::{self, Fault, Read};
 use super::anthropic;
 use super::classify;
 use super::details::Details;
-use super::exchange::{Exchange, Heard, Limits, exchange};
+use super::exchange::{Exchange, Limits, exchange};
+use super::hearing::{Hearing, Stream};
 use super::key::{Credentials, Key};
-use super::redact::Redactor;
 use super::speech::{Plan, Refusal, Speech};
-use super::stream::{Assembled, Assembler, Event, Step};
+use super::stream::Event;
 use super::structured::Wanted;
 use super::told;
-use super::{Answer, Call, Delta, Error, Http, Preview, Provider, Reply, Tokens};
+use super::{Answer, Call, Error, Http, Preview, Provider, Reply};
 
 /// The least that a call of the flex tier may take: <https://platform.openai.com/docs/guides/flex-processing>, read 2026-11,
 /// advises 15 minutes.
@@ -48,114 +47,6 @@ pub(super) struct Remote {
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").field("name", &self.name).field("model", &self.model).finish_non_exhaustive()
-    }
-}
-
-/// How a stream went, beside its exchange.
-#[derive(Debug)]
-pub(super) struct Stream {
-    assembled: Assembled,
-    /// What the provider says went wrong, as JSON.
-    failed: Option<Value>,
-    /// The event that was no JSON, or told too much.
-    unreadable: Option<String>,
-}
-
-/// Puts a stream together as it is heard.
-#[derive(Debug)]
-pub(super) struct Hearing<'a> {
-    assembler: Assembler,
-    shown: Option<Shown<'a>>,
-    failed: Option<Value>,
-    unreadable: Option<String>,
-}
-
-/// Shows output without the key in it.
-///
-/// What may be the beginning of a key is held back until what follows says that it is none.
-#[derive(Debug)]
-struct Shown<'a> {
-    tokens: &'a dyn Tokens,
-    redactor: &'a Redactor,
-    text: String,
-    reasoning: String,
-}
-
-impl Shown<'_> {
-    fn take(&mut self, delta: Delta<'_>) {
-        let (tokens, redactor) = (self.tokens, self.redactor);
-        match delta {
-            Delta::Text(text) => {
-                if let Some(text) = redactor.as_it_comes(&mut self.text, text) {
-                    tokens.take(Delta::Text(&text));
-                }
-            }
-            Delta::Reasoning(text) => {
-                if let Some(text) = redactor.as_it_comes(&mut self.reasoning, text) {
-                    tokens.take(Delta::Reasoning(&text));
-                }
-            }
-        }
-    }
-
-    /// Shows what was held back.
-    fn end(self) {
-        for held in [Delta::Reasoning(&self.reasoning), Delta::Text(&self.text)] {
-            if !matches!(held, Delta::Text("") | Delta::Reasoning("")) {
-                self.tokens.take(held);
-            }
-        }
-    }
-}
-
-impl<'a> Hearing<'a> {
-    pub(super) fn new(plan: &Plan, tokens: Option<&'a dyn Tokens>, redactor: &'a Redactor) -> Self {
-        let api = if plan.translation.is_some() { Api::Messages } else { plan.api };
-        let shown = tokens.map(|tokens| Shown { tokens, redactor, text: String::new(), reasoning: String::new() });
-        Self { assembler: Assembler::of(api, plan.choices), shown, failed: None, unreadable: None }
-    }
-
-    fn hear(&mut self, event: Event<'_>) -> Heard {
-        let Self { assembler, shown, .. } = self;
-        let mut has_output = false;
-        let step = assembler.event(event, &mut |delta| {
-            // Streams begin with a delta that says who speaks, and nothing else.
-            if matches!(delta, Delta::Text("") | Delta::Reasoning("")) {
-                return;
-            }
-            has_output = true;
-            if let Some(shown) = shown {
-                shown.take(delta);
-            }
-        });
-        match step {
-            // A tool call is output that nobody is shown.
-            Step::More if has_output || assembler.began() => Heard::Output,
-            Step::More => Heard::Alive,
-            Step::End => Heard::End,
-            Step::Failed(why) => {
-                self.failed = Some(why);
-                Heard::End
-            }
-            // It was cut, as the answer was.
-            Step::Unreadable if event.is_unended => Heard::End,
-            Step::Unreadable => {
-                self.unreadable = Some(event.data.to_owned());
-                Heard::End
-            }
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn ends(&mut self, event: Event<'_>) -> bool {
-        self.hear(event) == Heard::End
-    }
-
-    pub(super) fn finish(self) -> Stream {
-        if let Some(shown) = self.shown {
-            shown.end();
-        }
-        Stream { assembled: self.assembler.finish(), failed: self.failed, unreadable: self.unreadable }
     }
 }
 
