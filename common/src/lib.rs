@@ -16,6 +16,7 @@ pub mod id;
 pub mod job;
 pub mod outcome;
 pub mod piece;
+pub mod quota;
 pub mod retry;
 pub mod splice;
 pub mod store;

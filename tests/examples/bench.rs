@@ -145,20 +145,10 @@ fn simulator(dir: &Path) -> (Watched, String) {
 async fn bare_client(dir: &Path, jobs: usize) {
     gristmill_worker::install_tls();
     let (mut server, base) = simulator(dir);
+    let endpoint = gristmill_common::config::Endpoint(base.parse().unwrap());
     let deployment = gristmill_common::config::Deployment {
-        name: MODEL.into(),
-        group: MODEL.into(),
-        provider: "openai".into(),
-        model: MODEL.into(),
-        api_base: gristmill_common::config::Endpoint(base.parse().unwrap()),
-        api_key: None,
-        key_source: None,
-        key_file: None,
-        wire: gristmill_common::config::Wire::default(),
-        timeouts: gristmill_common::config::Timeouts::default(),
-        max_parallel_requests: None,
-        num_retries: None,
         simulated: true,
+        ..gristmill_common::config::Deployment::new(MODEL, "openai", MODEL, endpoint)
     };
     let provider = provider::build(&deployment, &provider::Http::default(), Arc::new(SystemClock)).unwrap();
     let batch = BatchId::new(SystemClock.now());

@@ -65,7 +65,8 @@ pub(crate) enum Shown<'a> {
 
 impl Gate {
     pub(crate) fn new(deployment: Deployment, provider: Arc<dyn Provider>, concurrency: u32) -> Arc<Self> {
-        let slots = deployment.max_parallel_requests.unwrap_or(concurrency).max(1) as usize;
+        let limit = deployment.limits.max_parallel_requests.and_then(|limit| u32::try_from(limit).ok());
+        let slots = limit.unwrap_or(concurrency).max(1) as usize;
         Arc::new(Self {
             deployment,
             provider,

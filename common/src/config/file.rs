@@ -35,9 +35,15 @@ const PARAMS_USED: &[&str] = &[
     "headers",
     "max_completion_tokens",
     "max_tokens",
+    "itpm",
+    "otpm",
     "organization",
     "project",
+    "rpd",
+    "rpm",
     "stream",
+    "tpd",
+    "tpm",
 ];
 
 /// Further keys of `litellm_params` in LiteLLM 1.109 (`types/router.py`) and request parameters that people set there.
@@ -55,7 +61,6 @@ const PARAMS_KNOWN: &[&str] = &[
     "fallbacks",
     "input_cost_per_second",
     "input_cost_per_token",
-    "itpm",
     "litellm_credential_name",
     "max_budget",
     "max_file_size_mb",
@@ -64,13 +69,10 @@ const PARAMS_KNOWN: &[&str] = &[
     "mock_response",
     "model_info",
     "order",
-    "otpm",
     "output_cost_per_second",
     "output_cost_per_token",
     "reasoning_effort",
     "region_name",
-    "rpd",
-    "rpm",
     "seed",
     "service_tier",
     "stream_timeout",
@@ -79,8 +81,6 @@ const PARAMS_KNOWN: &[&str] = &[
     "temperature",
     "timeout_by_service_tier",
     "top_p",
-    "tpd",
-    "tpm",
     "use_in_pass_through",
     "use_litellm_proxy",
     "weight",
@@ -340,8 +340,8 @@ mod tests {
     #[test]
     fn keys_of_litellm_that_are_not_used_are_listed_once() {
         let (_, unused) = parse(
-            "model_list:\n- {model_name: a, litellm_params: {model: a, rpm: 3, aws_region_name: x}}\n\
-             - {model_name: b, litellm_params: {model: b, rpm: 4}}\n\
+            "model_list:\n- {model_name: a, litellm_params: {model: a, mock_response: x, aws_region_name: x}}\n\
+             - {model_name: b, litellm_params: {model: b, mock_response: y}}\n\
              router_settings: {routing_strategy: simple-shuffle, num_retries: 2}\n\
              litellm_settings: {set_verbose: true}\ngeneral_settings: {master_key: sk-canary}\n",
         )
@@ -352,7 +352,7 @@ mod tests {
                 "general_settings",
                 "litellm_settings.set_verbose",
                 "model_list[].litellm_params.aws_region_name",
-                "model_list[].litellm_params.rpm",
+                "model_list[].litellm_params.mock_response",
                 "router_settings.routing_strategy",
             ]
         );

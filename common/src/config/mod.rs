@@ -30,6 +30,7 @@ pub use near::nearest;
 pub use options::{Layer, OPTIONS, OptionDoc, Options, Overrides, Setting, parse_duration};
 pub use provider::Dialect;
 
+use crate::quota::Limits;
 use file::File;
 use models::Models;
 use options::Layers;
@@ -266,8 +267,10 @@ pub struct Deployment {
     pub wire: Wire,
     /// Time limits of a call.
     pub timeouts: Timeouts,
-    /// Calls that may run at once in this process; `None` leaves it to the worker's concurrency.
-    pub max_parallel_requests: Option<u32>,
+    /// The account at the provider that its limits are counted in, over all workers. Deployments of one account share them.
+    pub account: Arc<str>,
+    /// The limits of the account.
+    pub limits: Limits,
     /// Retries after the first call, where the deployment has a number of its own; a job's own number comes first.
     pub num_retries: Option<u16>,
     /// Whether it is the simulator.
@@ -288,7 +291,8 @@ impl Deployment {
             key_file: None,
             wire: Wire::default(),
             timeouts: Timeouts::default(),
-            max_parallel_requests: None,
+            account: group.into(),
+            limits: Limits::default(),
             num_retries: None,
             simulated: false,
         }

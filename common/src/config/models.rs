@@ -12,6 +12,8 @@ use std::time::Duration;
 use serde::Serialize;
 use url::Url;
 
+use crate::quota::Limits;
+
 use super::account::{
     Key, account_base, account_headers, account_key, endpoint, is_own_host, own_endpoint, required, resolve,
 };
@@ -34,7 +36,8 @@ pub(super) struct Entry {
     key: Key,
     wire: Wire,
     timeouts: Timeouts,
-    max_parallel_requests: Option<u32>,
+    account: Arc<str>,
+    limits: Limits,
     num_retries: Option<u16>,
 }
 
@@ -166,7 +169,8 @@ impl Models {
                     key_file: None,
                     wire: Wire { dialect: provider.dialect, ..Wire::default() },
                     timeouts: *timeouts,
-                    max_parallel_requests: None,
+                    account: group.into(),
+                    limits: Limits::default(),
                     num_retries: None,
                     simulated: true,
                 }])
@@ -268,7 +272,8 @@ impl Entry {
             key_file: found.and_then(|found| found.file),
             wire,
             timeouts: self.timeouts,
-            max_parallel_requests: self.max_parallel_requests,
+            account: Arc::clone(&self.account),
+            limits: self.limits,
             num_retries: self.num_retries,
             simulated: false,
         })
@@ -367,7 +372,8 @@ impl Template {
             key,
             wire,
             timeouts: self.timeouts,
-            max_parallel_requests: None,
+            account: group.into(),
+            limits: Limits::default(),
             num_retries: None,
         })
     }
@@ -479,13 +485,22 @@ fn read_entry(
         None => format!("{group}#{}", same_group + 1),
     };
     Ok(Entry {
+        account: name.as_str().into(),
         name: name.into(),
         group: group.into(),
         model,
         provider,
         wire,
         timeouts: read_timeouts(&params, env, options)?,
-        max_parallel_requests: number(&params, "max_parallel_requests", env)?,
+        limits: Limits {
+            rpm: number(&params, "rpm", env)?,
+            tpm: number(&params, "tpm", env)?,
+            itpm: number(&params, "itpm", env)?,
+            otpm: number(&params, "otpm", env)?,
+            rpd: number(&params, "rpd", env)?,
+            tpd: number(&params, "tpd", env)?,
+            max_parallel_requests: number(&params, "max_parallel_requests", env)?,
+        },
         num_retries: match number(&params, "num_retries", env)? {
             Some(retries) => Some(retries),
             None => number(&params, "max_retries", env)?,

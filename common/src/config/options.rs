@@ -236,7 +236,7 @@ macro_rules! parse_integer {
         }
     )*};
 }
-parse_integer!(u16, u32, usize);
+parse_integer!(u16, u32, u64, usize);
 
 impl Parse for Duration {
     fn parse(text: &str) -> Result<Self, String> {

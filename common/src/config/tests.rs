@@ -418,14 +418,14 @@ fn entries_of_a_model_list_keep_their_own_keys_and_endpoints() {
     );
     assert_eq!(deployments[0].key_source.as_deref(), Some("OPENAI_API_KEY"));
     assert_eq!(deployments[1].key_source.as_deref(), Some("model_list[1].litellm_params.api_key in gristmill.yaml"));
-    assert_eq!((deployments[1].num_retries, deployments[2].max_parallel_requests), (Some(9), Some(7)));
+    assert_eq!((deployments[1].num_retries, deployments[2].limits.max_parallel_requests), (Some(9), Some(7)));
     assert_eq!((deployments[2].timeouts.total.as_secs(), deployments[2].timeouts.idle.as_secs()), (20, 20));
 
     assert_eq!(route(&config, "mini"), routed("http://proxy/v1", "gpt-4o-mini", Some("sk-openai")));
     assert_eq!(route(&config, "keyless"), routed("http://local/v1", "m", None));
     // Another key was not meant for the endpoint in OPENAI_BASE_URL.
     assert_eq!(route(&config, "own-key"), routed("https://api.openai.com/v1", "m", Some("sk-other")));
-    assert!(config.warnings()[0].contains("model_list[].litellm_params.rpm"), "{:?}", config.warnings());
+    assert_eq!(deployments[0].limits.rpm, Some(60));
 }
 
 #[test]

@@ -147,7 +147,7 @@ model_list:
     litellm_params:
       model: openai/gpt-4o-2024-11-20        # what the provider calls it
       api_key: os.environ/OPENAI_API_KEY
-      max_parallel_requests: 64              # calls at once in each worker
+      max_parallel_requests: 64              # calls at once, over all workers
   - model_name: local
     litellm_params: { model: openai/llama-3.3-70b, api_base: \"http://localhost:8000/v1\" }
 ```

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gristmill_common::clock::SystemClock;
-use gristmill_common::config::{Deployment, Endpoint, Timeouts, Wire};
+use gristmill_common::config::{Deployment, Endpoint};
 use gristmill_common::id::JobId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -159,18 +159,9 @@ pub(super) const KEY: &str = "sk-canary-0123456789";
 pub(in crate::provider) fn deployment(base: &str) -> Deployment {
     Deployment {
         name: "d".into(),
-        group: "m".into(),
-        provider: "openai".into(),
-        model: "m".into(),
-        api_base: Endpoint(base.parse().unwrap()),
         api_key: Some(KEY.to_owned().into()),
         key_source: Some("OPENAI_API_KEY".to_owned()),
-        key_file: None,
-        wire: Wire::default(),
-        timeouts: Timeouts::default(),
-        max_parallel_requests: None,
-        num_retries: None,
-        simulated: false,
+        ..Deployment::new("m", "openai", "m", Endpoint(base.parse().unwrap()))
     }
 }
 

@@ -1,0 +1,5 @@
+//! Rate limits that hold over all workers.
+
+mod limits;
+
+pub use limits::Limits;
