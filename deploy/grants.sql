@@ -24,13 +24,14 @@ GRANT SELECT ON ALL TABLES IN SCHEMA gristmill TO gristmill_worker, gristmill_pr
 
 -- Workers and the keeper among them.
 GRANT INSERT, UPDATE, DELETE ON gristmill.live, gristmill.deployment TO gristmill_worker;
-GRANT INSERT, UPDATE ON gristmill.batch, gristmill.worker, gristmill.model_group TO gristmill_worker;
+GRANT INSERT, UPDATE ON gristmill.batch, gristmill.worker, gristmill.model_group, gristmill.account TO gristmill_worker;
 GRANT UPDATE ON gristmill.keeper TO gristmill_worker;
 GRANT INSERT ON gristmill.job, gristmill.result, gristmill.attempt, gristmill.dead_letter TO gristmill_worker;
 REVOKE EXECUTE ON FUNCTION gristmill.ensure_partition(date) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION gristmill.ensure_partition(date) TO gristmill_worker;
 
--- Producers: submit, cancel, retry, repair, resume.
+-- Producers: submit, cancel, retry, repair, resume, limits.
+GRANT INSERT, UPDATE ON gristmill.account TO gristmill_producer;
 GRANT INSERT, UPDATE ON gristmill.batch, gristmill.live TO gristmill_producer;
 GRANT INSERT ON gristmill.job TO gristmill_producer;
 GRANT UPDATE ON gristmill.deployment TO gristmill_producer;

@@ -17,6 +17,7 @@ use crate::batch::{Batch, NewBatch};
 use crate::id::{BatchId, JobId, OwnerId, PartDay};
 use crate::job::{Identity, JobRef};
 use crate::outcome::Status;
+use crate::quota::{Ask, Grant, Limits, Standing};
 
 mod detail;
 mod error;
@@ -180,6 +181,16 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Ends a worker's lease. What it still holds is returned as if it had died, without counting as a death.
     async fn deregister(&self, owner: OwnerId) -> Result<()>;
+
+    /// Leases rate limits of accounts at providers, and takes in what the worker found there: one transaction for all its
+    /// accounts, each asked for once. The answers are in the order of the asks; their times are from now on, by the store's clock.
+    async fn lease_quota(&self, owner: OwnerId, asks: &[Ask]) -> Result<Vec<Grant>>;
+
+    /// Sets the limits of an account for all workers; `None` leaves them to the workers' files again. `by` is kept.
+    async fn set_limits(&self, account: &str, limits: Option<Limits>, by: &str) -> Result<()>;
+
+    /// Reads how the accounts stand, by name.
+    async fn standings(&self) -> Result<Vec<Standing>>;
 
     /// Decides for each arrival, in one transaction; the answers are in the order of the arrivals.
     ///

@@ -12,6 +12,7 @@ use gristmill_common::broker::{self, Aside, AsideMessage, Broker, Confirm, Consu
 use gristmill_common::id::{BatchId, JobId, OwnerId, PartDay};
 use gristmill_common::job::{Identity, Job, JobRef, LaneKey, StreamId};
 use gristmill_common::outcome::{ResultRow, Status};
+use gristmill_common::quota::{self, Limits};
 use gristmill_common::store::{
     Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, DroppedPartition, Due, ErrorCount,
     Flushed, Forgotten, JobDetail, JobLine, JobSelector, Keepership, Opened, Page, Progress, Recorded, Renewal, Result,
@@ -256,6 +257,15 @@ impl Store for FakeStore {
     }
     async fn renew(&self, _: OwnerId, _: Duration, _: u32, _: &[DeploymentReport]) -> Result<Renewal> {
         unimplemented!()
+    }
+    async fn lease_quota(&self, _: OwnerId, _: &[quota::Ask]) -> Result<Vec<quota::Grant>> {
+        Ok(Vec::new())
+    }
+    async fn set_limits(&self, _: &str, _: Option<Limits>, _: &str) -> Result<()> {
+        Ok(())
+    }
+    async fn standings(&self) -> Result<Vec<quota::Standing>> {
+        Ok(Vec::new())
     }
     async fn deregister(&self, _: OwnerId) -> Result<()> {
         unimplemented!()

@@ -6,7 +6,10 @@ use sqlx::{PgPool, SqlSafeStr};
 use super::super::{Error, Result};
 use super::failed;
 
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "core", include_str!("../../../../migrations/postgres/0001_core.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "core", include_str!("../../../../migrations/postgres/0001_core.sql")),
+    (2, "account", include_str!("../../../../migrations/postgres/0002_account.sql")),
+];
 
 const APPLIED: &str = "-- applied versions
 SELECT version FROM gristmill._sqlx_migrations ORDER BY version";

@@ -25,6 +25,7 @@ use crate::batch::{Batch, NewBatch};
 use crate::id::{BatchId, OwnerId, PartDay};
 use crate::job::{Identity, JobRef};
 use crate::outcome::Status;
+use crate::quota::{Ask, Grant, Limits, Standing};
 use crate::retry::Schedule;
 
 mod admit;
@@ -36,6 +37,7 @@ mod keeper;
 mod letter;
 mod migrate;
 mod prune;
+mod quota;
 mod read;
 mod row;
 mod submit;
@@ -394,6 +396,18 @@ impl Store for PostgresStore {
 
     async fn deregister(&self, owner: OwnerId) -> Result<()> {
         self.timely(0, worker::deregister(&self.hot, owner)).await
+    }
+
+    async fn lease_quota(&self, owner: OwnerId, asks: &[Ask]) -> Result<Vec<Grant>> {
+        self.timely(0, async { again!(quota::lease(&self.hot, owner, asks)) }).await
+    }
+
+    async fn set_limits(&self, account: &str, limits: Option<Limits>, by: &str) -> Result<()> {
+        self.timely(0, quota::set(&self.cold, account, limits, by)).await
+    }
+
+    async fn standings(&self) -> Result<Vec<Standing>> {
+        self.timely(0, quota::standings(&self.cold)).await
     }
 
     async fn admit(&self, owner: OwnerId, arrivals: Vec<Arrival>) -> Result<Vec<Verdict>> {

@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::id::{BatchId, JobId, OwnerId, PartDay};
 use crate::job::{Identity, JobRef};
 use crate::outcome::Status;
+use crate::quota::{Ask, Grant, Limits, Standing};
 
 mod admit;
 mod batch;
@@ -40,6 +41,7 @@ mod letter;
 mod open;
 mod prune;
 mod queue;
+mod quota;
 mod read;
 mod request;
 mod result;
@@ -339,6 +341,18 @@ impl Store for SqliteStore {
 
     async fn deregister(&self, owner: OwnerId) -> Result<()> {
         worker::deregister(&self.core, owner).await.map_err(self.core.failed("deregistering the worker"))
+    }
+
+    async fn lease_quota(&self, owner: OwnerId, asks: &[Ask]) -> Result<Vec<Grant>> {
+        quota::lease(&self.core, owner, asks).await.map_err(self.core.failed("leasing rate limits"))
+    }
+
+    async fn set_limits(&self, account: &str, limits: Option<Limits>, by: &str) -> Result<()> {
+        quota::set(&self.core, account, limits, by).await.map_err(self.core.failed("setting limits"))
+    }
+
+    async fn standings(&self) -> Result<Vec<Standing>> {
+        quota::standings(&self.core).await.map_err(self.core.failed("reading limits"))
     }
 
     async fn admit(&self, owner: OwnerId, arrivals: Vec<Arrival>) -> Result<Vec<Verdict>> {

@@ -12,7 +12,10 @@ use sqlx::{ConnectOptions as _, Connection as _, SqlSafeStr as _, SqliteConnecti
 use super::super::{Error, Result};
 use super::error::{Done, Fault};
 
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "core", include_str!("../../../../migrations/sqlite/0001_core.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "core", include_str!("../../../../migrations/sqlite/0001_core.sql")),
+    (2, "account", include_str!("../../../../migrations/sqlite/0002_account.sql")),
+];
 
 const APPLIED: &str = "-- applied versions
 SELECT version FROM _sqlx_migrations ORDER BY version";

@@ -1,0 +1,295 @@
+//! What the refusals and overloads of a provider teach where nobody said its limits.
+//!
+//! Two quantities, each over the whole fleet. The *pace*, in calls per minute: unknown until a provider refuses; then what it
+//! took while it refused, which is its limit, tried again by a cubic curve that is steep far from the last refusal and flat
+//! around it (after RFC 9438, CUBIC for TCP, <https://www.rfc-editor.org/rfc/rfc9438>, read 2026-11). The *window*, in calls at once: it doubles from
+//! [`FIRST_WINDOW`] while it is full, and is cut when the provider is overloaded. Pure: time comes in with every call.
+
+use serde::{Deserialize, Serialize};
+
+use super::Micros;
+
+/// Calls at once with which an account begins of which nothing is known.
+pub(super) const FIRST_WINDOW: f64 = 32.0;
+/// How much a cut leaves of the pace that was taken.
+const PACE_LEFT: f64 = 0.95;
+/// How much a cut leaves of the calls that ran.
+const WINDOW_LEFT: f64 = 0.7;
+/// Seconds from a cut until the curve is back where it was refused.
+const PLATEAU_S: f64 = 4.0;
+/// The curve's steepness, from the two above.
+const STEEPNESS: f64 = (1.0 - PACE_LEFT) / (PLATEAU_S * PLATEAU_S * PLATEAU_S);
+/// What was sent before a cut is refused after it: that is the same episode.
+const EPISODE: Micros = 2_000_000;
+/// How often the window grows.
+const STEP: Micros = 250_000;
+/// How long a server's error holds growth up.
+const CALM: Micros = 2_000_000;
+/// Seconds over which calls are counted.
+const SPAN: usize = 4;
+/// Most that a step of the curve adds, as a factor.
+const MOST_GROWTH: f64 = 1.5;
+
+/// What was learnt of one account.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Adapt {
+    /// Calls per minute at the last refusal; none before the first one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused_at: Option<f64>,
+    /// How long the curve has run since the last cut.
+    run: Micros,
+    /// Calls at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<f64>,
+    /// Whether it doubles yet.
+    slow: bool,
+    cut_at: Micros,
+    window_cut_at: Micros,
+    grown_at: Micros,
+    troubled_at: Micros,
+    /// Calls and refusals by second, for [`SPAN`] of them.
+    recent: Vec<Second>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Second {
+    second: i64,
+    started: u64,
+    refused: u64,
+}
+
+/// What was heard of an account since the last time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Calls that were started.
+    pub started: u64,
+    /// Calls that were refused for their rate.
+    pub refused: u64,
+    /// Calls that were refused since the provider is overloaded.
+    pub overloaded: u64,
+    /// Calls that ended with an error of the server.
+    pub troubled: u64,
+}
+
+impl Adapt {
+    /// Takes in what was heard. `full`: as many calls run as may, or the pace is used up; `known`: somebody said the limits.
+    /// Returns what changed, for people.
+    pub(super) fn hear(
+        &mut self,
+        now: Micros,
+        heard: Heard,
+        in_flight: u64,
+        full: bool,
+        known: bool,
+    ) -> Option<String> {
+        self.count(now, heard);
+        if heard.troubled > 0 || heard.overloaded > 0 {
+            self.troubled_at = now;
+        }
+        let mut changed = None;
+        if heard.refused > 0 && self.is_episode(now) {
+            changed = Some(self.cut_pace(now));
+        }
+        if heard.overloaded > 0 && now - self.window_cut_at >= EPISODE {
+            changed = Some(self.cut_window(now, in_flight));
+        }
+        if self.window.is_none() && !known {
+            (self.window, self.slow, self.grown_at) = (Some(FIRST_WINDOW), true, now);
+        }
+        let step = now - self.grown_at;
+        if step >= STEP {
+            if full && now - self.troubled_at >= CALM {
+                self.grow(now, step.min(2 * STEP));
+            }
+            self.grown_at = now;
+        }
+        changed
+    }
+
+    /// Returns the calls per minute that seem to be allowed; none where nothing was refused.
+    #[expect(clippy::cast_precision_loss, reason = "seconds since a cut")]
+    pub(super) fn pace(&self) -> Option<f64> {
+        let refused_at = self.refused_at?;
+        let off = self.run as f64 / 1e6 - PLATEAU_S;
+        Some(refused_at * STEEPNESS.mul_add(off * off * off, 1.0))
+    }
+
+    /// Returns the calls that may run at once; none where no bound is known.
+    pub(super) const fn window(&self) -> Option<f64> {
+        self.window
+    }
+
+    /// Forgets the pace: somebody said the limit, and it is kept.
+    pub(super) fn forget_pace(&mut self) {
+        self.refused_at = None;
+    }
+
+    /// Tells whether enough was refused lately to mean something: one stray refusal among many does not.
+    pub(super) fn is_refused(&self) -> bool {
+        let (started, refused) = self.sums();
+        refused >= 2.max(started / 100)
+    }
+
+    /// Moves with the store's clock, where that was set back.
+    pub(super) fn shift(&mut self, by: Micros) {
+        for at in [&mut self.cut_at, &mut self.window_cut_at, &mut self.grown_at, &mut self.troubled_at] {
+            *at -= by;
+        }
+        self.recent.clear();
+    }
+
+    fn is_episode(&self, now: Micros) -> bool {
+        now - self.cut_at >= EPISODE && self.is_refused()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "calls of some seconds")]
+    fn cut_pace(&mut self, now: Micros) -> String {
+        let (started, refused) = self.sums();
+        let seconds = self.recent.iter().map(|second| second.second).min().map_or(1.0, |first| {
+            let span = now as f64 / 1e6 - first as f64;
+            span.clamp(0.25, SPAN as f64)
+        });
+        let taken = started.saturating_sub(refused).max(1) as f64 / seconds * 60.0;
+        // While little was refused, what was taken is the limit or just below it; what a pause kept back is no measure.
+        let before = self.pace();
+        self.refused_at = Some(before.map_or(taken, |before| taken.clamp(0.5 * before, before)));
+        (self.run, self.cut_at) = (0, now);
+        self.recent.clear();
+        let to = self.pace().unwrap_or_default();
+        format!("{refused} of {started} calls refused: {to:.0} calls per minute now")
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "calls at once")]
+    fn cut_window(&mut self, now: Micros, in_flight: u64) -> String {
+        let ran = self.window.map_or(in_flight as f64, |window| window.min(in_flight.max(1) as f64));
+        let window = (ran * WINDOW_LEFT).max(1.0);
+        (self.window, self.slow, self.window_cut_at) = (Some(window), false, now);
+        format!("overloaded: {window:.0} calls at once now")
+    }
+
+    fn grow(&mut self, now: Micros, step: Micros) {
+        if let Some(before) = self.pace() {
+            self.run += step;
+            // Far from the last refusal the curve is steep: no step is a leap.
+            if self.pace().is_some_and(|pace| pace > before * MOST_GROWTH) {
+                (self.refused_at, self.run) = (Some(before * MOST_GROWTH), secs(PLATEAU_S));
+            }
+        }
+        if now - self.window_cut_at < EPISODE {
+            return;
+        }
+        if let Some(window) = &mut self.window {
+            *window = if self.slow { *window * 2.0 } else { *window + (*window * 0.02).max(0.5) };
+            *window = window.min(1e6);
+        }
+    }
+
+    fn count(&mut self, now: Micros, heard: Heard) {
+        let second = now.div_euclid(1_000_000);
+        let first = second - i64::try_from(SPAN).unwrap_or_default();
+        self.recent.retain(|other| other.second > first);
+        if heard.started == 0 && heard.refused == 0 {
+            return;
+        }
+        match self.recent.iter_mut().find(|other| other.second == second) {
+            Some(other) => {
+                other.started += heard.started;
+                other.refused += heard.refused;
+            }
+            None => self.recent.push(Second { second, started: heard.started, refused: heard.refused }),
+        }
+    }
+
+    fn sums(&self) -> (u64, u64) {
+        self.recent
+            .iter()
+            .fold((0, 0), |(started, refused), second| (started + second.started, refused + second.refused))
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a few seconds")]
+fn secs(seconds: f64) -> Micros {
+    (seconds * 1e6) as Micros
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(started: u64) -> Heard {
+        Heard { started, ..Heard::default() }
+    }
+
+    fn refused(started: u64, refused: u64) -> Heard {
+        Heard { started, refused, ..Heard::default() }
+    }
+
+    const TICK: Micros = 250_000;
+
+    #[test]
+    fn the_window_doubles_only_while_it_is_full() {
+        let mut adapt = Adapt::default();
+        let mut windows = Vec::new();
+        for tick in 0..6 {
+            adapt.hear(tick * TICK + 10_000_000, started(8), 32, tick != 3, false);
+            windows.push(adapt.window().unwrap());
+        }
+        assert_eq!(windows, [32.0, 64.0, 128.0, 128.0, 256.0, 512.0]);
+    }
+
+    #[test]
+    fn a_known_limit_needs_no_window() {
+        let mut adapt = Adapt::default();
+        adapt.hear(0, started(1), 500, true, true);
+        assert_eq!(adapt.window(), None);
+    }
+
+    #[test]
+    fn one_stray_refusal_changes_nothing() {
+        let mut adapt = Adapt::default();
+        assert_eq!(adapt.hear(10_000_000, refused(500, 1), 32, true, true), None);
+        assert_eq!(adapt.pace(), None);
+    }
+
+    #[test]
+    fn an_episode_of_refusals_is_one_cut() {
+        let mut adapt = Adapt::default();
+        for tick in 0..8 {
+            adapt.hear(10_000_000 + tick * TICK, started(20), 32, true, true);
+        }
+        assert!(adapt.hear(12_000_000, refused(40, 20), 32, true, true).is_some());
+        let pace = adapt.pace().unwrap();
+        assert!((4_000.0..5_500.0).contains(&pace), "{pace}");
+        assert_eq!(adapt.hear(12_500_000, refused(10, 10), 32, true, true), None, "sent before the cut");
+        assert!(adapt.pace().unwrap() >= pace);
+    }
+
+    #[test]
+    fn overload_cuts_the_window_once_and_growth_waits() {
+        let mut adapt = Adapt::default();
+        adapt.hear(10_000_000, started(1), 32, true, false);
+        let overloaded = Heard { started: 10, overloaded: 3, ..Heard::default() };
+        assert!(adapt.hear(10_250_000, overloaded, 32, true, false).is_some());
+        let cut = adapt.window().unwrap();
+        assert!((22.0..23.0).contains(&cut), "{cut}");
+        assert_eq!(adapt.hear(10_500_000, overloaded, 32, true, false), None);
+        assert!((adapt.window().unwrap() - cut).abs() < 1e-9);
+        for tick in 0..12 {
+            adapt.hear(13_000_000 + tick * TICK, started(5), 23, true, false);
+        }
+        let grown = adapt.window().unwrap();
+        assert!(grown > cut && grown < cut + 12.0, "it creeps: {grown}");
+    }
+
+    #[test]
+    fn errors_of_the_server_hold_growth_up() {
+        let mut adapt = Adapt::default();
+        adapt.hear(10_000_000, started(1), 32, true, false);
+        for tick in 1..8 {
+            let troubled = Heard { started: 4, troubled: 1, ..Heard::default() };
+            adapt.hear(10_000_000 + tick * TICK, troubled, 32, true, false);
+        }
+        assert_eq!(adapt.window(), Some(FIRST_WINDOW));
+    }
+}

@@ -1,0 +1,185 @@
+//! The pauses of a deployment, over the whole fleet: one at a time, and one probe at its end.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Look, Micros, Pausing, Probed, Sight};
+use crate::id::OwnerId;
+
+const FIRST: Duration = Duration::from_secs(2);
+/// How long a probe may be out before another worker's turn comes: the first may have died with its worker.
+const PROBE: Micros = 30_000_000;
+
+/// A pause that holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pause {
+    pub(super) until: Micros,
+    /// Pauses in a row without an answer between them.
+    pub(super) pauses: u32,
+    pub(super) reason: String,
+    pub(super) class: String,
+    #[serde(default)]
+    pub(super) refusal: bool,
+    /// Whose probe is out, and until when it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) probe: Option<(OwnerId, Micros)>,
+}
+
+impl Pause {
+    fn new(now: Micros, pausing: &Pausing, pauses: u32) -> Self {
+        let grown = FIRST.saturating_mul(1 << (pauses - 1).min(8)).min(pausing.longest);
+        Self {
+            until: now + micros(pausing.length.unwrap_or(grown)),
+            pauses,
+            reason: pausing.reason.clone(),
+            class: pausing.class.clone(),
+            refusal: pausing.refusal,
+            probe: None,
+        }
+    }
+
+    pub(super) fn shift(&mut self, by: Micros) {
+        self.until -= by;
+        if let Some((_, until)) = &mut self.probe {
+            *until -= by;
+        }
+    }
+}
+
+/// Takes in what a worker saw of a deployment. Returns whether it was opened again.
+pub(super) fn see(pause: &mut Option<Pause>, now: Micros, owner: OwnerId, look: &Look) -> bool {
+    let is_prober = |pause: &Pause| pause.probe.is_some_and(|(prober, _)| prober == owner);
+    let mut opened = false;
+    if let Some(held) = pause
+        && look.again
+    {
+        held.until = held.until.min(now);
+    }
+    match (pause.as_mut(), look.probed) {
+        (Some(held), Some(Probed::Works)) if is_prober(held) => {
+            *pause = None;
+            opened = true;
+        }
+        (Some(held), Some(Probed::Nothing)) if is_prober(held) => held.probe = None,
+        _ => {}
+    }
+    if let Some(pausing) = &look.pause {
+        match pause.as_mut() {
+            None => *pause = Some(Pause::new(now, pausing, 1)),
+            Some(held) if is_prober(held) => *pause = Some(Pause::new(now, pausing, held.pauses + 1)),
+            // What was under way when the pause began tells nothing new, but a wait that was asked for is kept.
+            Some(held) => {
+                if let Some(length) = pausing.length {
+                    held.until = held.until.max(now + micros(length));
+                }
+            }
+        }
+    }
+    opened
+}
+
+/// Says how a deployment stands for this worker, and hands out the probe.
+pub(super) fn stand(pause: &mut Option<Pause>, now: Micros, owner: OwnerId, look: &Look) -> Sight {
+    let Some(held) = pause else { return Sight::Open };
+    if held.until <= now && look.ready && held.probe.is_none_or(|(prober, until)| prober == owner || until <= now) {
+        held.probe = Some((owner, now + PROBE));
+        return Sight::Probe;
+    }
+    let left = if held.until > now { held.until - now } else { held.probe.map_or(0, |(_, until)| until - now) };
+    Sight::Paused {
+        length: Duration::from_micros(u64::try_from(left).unwrap_or_default()),
+        reason: held.reason.clone(),
+        class: held.class.clone(),
+        refusal: held.refusal,
+    }
+}
+
+pub(super) fn micros(length: Duration) -> Micros {
+    Micros::try_from(length.as_micros()).unwrap_or(Micros::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Micros = 1_000_000;
+
+    fn owners() -> (OwnerId, OwnerId) {
+        let now = chrono::DateTime::from_timestamp(1_000, 0).unwrap();
+        (OwnerId::new(now), OwnerId::new(now))
+    }
+
+    fn look() -> Look {
+        Look { deployment: "d".into(), pause: None, probed: None, ready: true, again: false }
+    }
+
+    fn fault(length: Option<Duration>) -> Look {
+        let longest = Duration::from_secs(60);
+        let pausing =
+            Pausing { length, longest, reason: "set the key".to_owned(), class: "X".to_owned(), refusal: false };
+        Look { pause: Some(pausing), ..look() }
+    }
+
+    #[test]
+    fn one_worker_probes_and_its_answer_opens() {
+        let (a, b) = owners();
+        let mut pause = None;
+        see(&mut pause, 0, a, &fault(None));
+        assert!(matches!(stand(&mut pause, 0, b, &look()), Sight::Paused { length, .. } if length.as_secs() == 2));
+        assert_eq!(stand(&mut pause, 2 * SECOND, b, &look()), Sight::Probe);
+        assert!(matches!(stand(&mut pause, 2 * SECOND, a, &look()), Sight::Paused { .. }), "one at a time");
+        assert!(!see(&mut pause, 3 * SECOND, a, &Look { probed: Some(Probed::Works), ..look() }), "not its probe");
+        assert!(see(&mut pause, 3 * SECOND, b, &Look { probed: Some(Probed::Works), ..look() }));
+        assert_eq!(stand(&mut pause, 3 * SECOND, a, &look()), Sight::Open);
+    }
+
+    #[test]
+    fn pauses_grow_while_probes_fail_and_late_failures_change_nothing() {
+        let (a, b) = owners();
+        let mut pause = None;
+        let mut now = 0;
+        see(&mut pause, now, a, &fault(None));
+        let mut lengths = Vec::new();
+        for _ in 0..7 {
+            let left = pause.as_ref().unwrap().until - now;
+            lengths.push(left / SECOND);
+            see(&mut pause, now, b, &fault(None));
+            assert_eq!(pause.as_ref().unwrap().until - now, left);
+            now += left;
+            assert_eq!(stand(&mut pause, now, a, &look()), Sight::Probe);
+            see(&mut pause, now, a, &fault(None));
+        }
+        assert_eq!(lengths, [2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn a_wait_that_was_asked_for_is_kept_and_a_probe_that_died_is_replaced() {
+        let (a, b) = owners();
+        let mut pause = None;
+        see(&mut pause, 0, a, &fault(Some(Duration::from_secs(7))));
+        see(&mut pause, SECOND, b, &fault(Some(Duration::from_secs(3))));
+        assert_eq!(pause.as_ref().unwrap().until, 7 * SECOND);
+        assert_eq!(stand(&mut pause, 7 * SECOND, a, &look()), Sight::Probe);
+        assert!(matches!(stand(&mut pause, 36 * SECOND, b, &look()), Sight::Paused { .. }));
+        assert_eq!(stand(&mut pause, 37 * SECOND, b, &look()), Sight::Probe);
+    }
+
+    #[test]
+    fn who_asks_to_look_again_need_not_wait() {
+        let (a, _) = owners();
+        let mut pause = None;
+        see(&mut pause, 0, a, &fault(None));
+        see(&mut pause, 1, a, &Look { again: true, ..look() });
+        assert_eq!(stand(&mut pause, 1, a, &look()), Sight::Probe);
+    }
+
+    #[test]
+    fn a_worker_without_jobs_does_not_take_the_probe() {
+        let (a, b) = owners();
+        let mut pause = None;
+        see(&mut pause, 0, a, &fault(None));
+        assert!(matches!(stand(&mut pause, 9 * SECOND, a, &Look { ready: false, ..look() }), Sight::Paused { .. }));
+        assert_eq!(stand(&mut pause, 9 * SECOND, b, &look()), Sight::Probe);
+    }
+}
