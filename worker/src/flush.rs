@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::health::Health;
+use crate::slot::Slots;
 use crate::window::Place;
 
 /// Most settlements in one transaction.
@@ -34,13 +35,13 @@ pub(crate) struct Settled {
 }
 
 /// Commits settlements until all senders are gone, then returns once the last group is committed. `abort` ends it at once.
-/// `uncommitted` holds a permit for each call more that may start before a commit.
+/// `uncommitted` are the calls more that may start before a commit.
 pub(crate) async fn run(
     store: Arc<dyn Store>,
     owner: OwnerId,
     health: Arc<Health>,
     mut settled: mpsc::UnboundedReceiver<Settled>,
-    uncommitted: Arc<Semaphore>,
+    uncommitted: Slots,
     abort: CancellationToken,
 ) {
     let flushes = TaskTracker::new();
@@ -57,7 +58,7 @@ pub(crate) async fn run(
         let slot = loop {
             let room = more && settlements.len() < GROUP && bytes < GROUP_BYTES;
             // No company is waited for where no call can start before a commit.
-            let ready = lingered || !room || uncommitted.available_permits() == 0;
+            let ready = lingered || !room || uncommitted.free() == 0;
             tokio::select! {
                 biased;
                 next = settled.recv(), if room => match next {

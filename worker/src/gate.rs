@@ -1,55 +1,76 @@
-//! The gate of a deployment: how many calls may run at once, and whether any may.
+//! The gate of a deployment: whether calls may start there.
 //!
-//! Owns the pause after faults that are the deployment's, not a job's (a wrong key, no model, nobody listening): after
-//! [`FAULTS_IN_A_ROW`] of them no call starts until a probe has shown that it works again. The state is this process's own;
-//! a crash forgets it, and the next process finds the fault again with a few calls.
+//! Owns what this worker saw of the deployment and what it heard of the fleet: a pause that one worker finds holds for all, and
+//! one probe over all of them ends it ([`gristmill_common::quota`]). A pause holds here at once and is told with the next ask;
+//! a crash before that forgets it, and the next calls find it again.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gristmill_common::config::Deployment;
 use gristmill_common::failure::ErrorRecord;
+use gristmill_common::quota::{Look, Pausing, Probed, Sight};
 use gristmill_common::store::DeploymentReport;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 use crate::provider::Provider;
+use crate::quota::Ledger;
 
 /// Faults in a row after which a deployment is paused.
 pub(crate) const FAULTS_IN_A_ROW: u32 = 3;
+/// Failed calls in a row, without any that was answered, after which a deployment is paused: the provider is out.
+const FAILURES_IN_A_ROW: u32 = 10;
+/// Refusals in a row after which a wait that was asked for is the deployment's.
+const REFUSALS_IN_A_ROW: u32 = 2;
+/// A wait that is shorter is the job's alone.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+/// A wait that is longer is the deployment's at the first refusal.
+const LONG_WAIT: Duration = Duration::from_secs(5);
+/// The longest pause before somebody who was out is looked for again.
+const LONGEST_OUTAGE: Duration = Duration::from_secs(8);
+/// The longest pause for what only a person can mend.
+const LONGEST_FAULT: Duration = Duration::from_secs(60);
+/// Refusals come fast: a probe that is not refused within this time is taken.
+const NOT_REFUSED: Duration = Duration::from_millis(1500);
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A deployment with its gate.
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) deployment: Deployment,
     pub(crate) provider: Arc<dyn Provider>,
-    slots: usize,
-    permits: Arc<Semaphore>,
+    pub(crate) ledger: Arc<Ledger>,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
+    /// Rung when there is something that the fleet should hear of at once.
+    urgent: Arc<Notify>,
 }
 
 #[derive(Debug)]
-enum State {
-    Open { faults: u32, works: bool },
-    Paused { until: Instant, pauses: u32, report: Report },
-    Probing { pauses: u32, report: Report },
+struct State {
+    mode: Mode,
+    /// Moves with every change made here, so that an answer to what was told before is known to be old.
+    version: u64,
+    untold: Option<Pausing>,
+    probed: Option<Probed>,
+    again: bool,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Open { works: bool, faults: u32, failures: u32, refusals: u32 },
+    /// No call may start; at the end one worker of the fleet is told to probe.
+    Resting { until: Instant, report: Report },
+    /// The next call is the probe.
+    Ready { report: Report },
+    Probing { since: Instant, report: Report },
 }
 
 #[derive(Debug, Clone)]
 struct Report {
     text: String,
     class: String,
-}
-
-/// The right to make one call.
-#[derive(Debug)]
-pub(crate) struct Permit {
-    gate: Arc<Gate>,
-    probe: bool,
-    told: bool,
-    _slot: OwnedSemaphorePermit,
+    refusal: bool,
 }
 
 /// What a call showed of its deployment.
@@ -59,80 +80,69 @@ pub(crate) enum Shown<'a> {
     Works,
     /// It is at fault.
     Fault(&'a ErrorRecord),
+    /// It failed, as it may at any time.
+    Failed(&'a ErrorRecord),
+    /// It took the call for too many.
+    Refused(&'a ErrorRecord),
     /// Nothing: the call told nothing of it.
     Nothing,
 }
 
+impl Mode {
+    const OPEN: Self = Self::Open { works: false, faults: 0, failures: 0, refusals: 0 };
+
+    const fn is_open(&self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+}
+
 impl Gate {
-    pub(crate) fn new(deployment: Deployment, provider: Arc<dyn Provider>, concurrency: u32) -> Arc<Self> {
-        let limit = deployment.limits.max_parallel_requests.and_then(|limit| u32::try_from(limit).ok());
-        let slots = limit.unwrap_or(concurrency).max(1) as usize;
+    pub(crate) fn new(
+        deployment: Deployment,
+        provider: Arc<dyn Provider>,
+        ledger: Arc<Ledger>,
+        urgent: Arc<Notify>,
+    ) -> Arc<Self> {
+        let state = State { mode: Mode::OPEN, version: 0, untold: None, probed: None, again: false };
         Arc::new(Self {
             deployment,
             provider,
-            slots,
-            permits: Arc::new(Semaphore::new(slots)),
-            state: Mutex::new(State::Open { faults: 0, works: false }),
+            ledger,
+            state: Mutex::new(state),
             changed: watch::Sender::new(0),
+            urgent,
         })
     }
 
-    /// Returns how many calls may run at once.
-    pub(crate) const fn slots(&self) -> usize {
-        self.slots
+    /// Tells whether a call may start now, as a probe or not.
+    pub(crate) fn is_passable(&self) -> bool {
+        matches!(self.lock().mode, Mode::Open { .. } | Mode::Ready { .. })
     }
 
-    /// Waits for the right to make a call: for a free slot, and while the deployment is paused. Cancel safe.
-    pub(crate) async fn acquire(self: &Arc<Self>) -> Permit {
-        let mut changed = self.changed.subscribe();
-        loop {
-            changed.mark_unchanged();
-            let wait = match self.pass() {
-                Pass::Go { probe } => {
-                    let mut permit = PendingProbe { gate: self, probe };
-                    // The semaphore is never closed.
-                    let Ok(slot) = Arc::clone(&self.permits).acquire_owned().await else { continue };
-                    permit.probe = false;
-                    // It may have been paused while this call waited for its slot.
-                    if !probe && matches!(*self.lock(), State::Paused { .. } | State::Probing { .. }) {
-                        continue;
-                    }
-                    return Permit { gate: Arc::clone(self), probe, told: false, _slot: slot };
-                }
-                Pass::Wait { until } => until,
-            };
-            tokio::select! {
-                _ = changed.changed() => {}
-                () = sleep_until(wait) => {}
-            }
-        }
+    /// Begins a call; returns whether it is the probe.
+    pub(crate) fn begin(&self, now: Instant) -> bool {
+        let mut state = self.lock();
+        let Mode::Ready { report } = &state.mode else { return false };
+        state.mode = Mode::Probing { since: now, report: report.clone() };
+        true
     }
 
-    /// Takes a free slot if calls may start now.
-    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
-        if !self.is_open() {
-            return None;
-        }
-        let slot = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Permit { gate: Arc::clone(self), probe: false, told: false, _slot: slot })
-    }
-
-    /// Tells whether calls may start now.
+    /// Tells whether calls may start now without being a probe.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(*self.lock(), State::Open { .. })
+        self.lock().mode.is_open()
     }
 
     /// Tells whether the last call that told something of the deployment showed that it works.
     pub(crate) fn works(&self) -> bool {
-        matches!(*self.lock(), State::Open { works: true, .. })
+        matches!(self.lock().mode, Mode::Open { works: true, .. })
     }
 
     /// Returns how long the pause lasts yet; zero when open.
     pub(crate) fn paused_for(&self) -> Duration {
-        match &*self.lock() {
-            State::Open { .. } => Duration::ZERO,
-            State::Paused { until, .. } => until.saturating_duration_since(Instant::now()),
-            State::Probing { .. } => FIRST_PAUSE,
+        match &self.lock().mode {
+            Mode::Open { .. } => Duration::ZERO,
+            Mode::Resting { until, .. } => until.saturating_duration_since(Instant::now()),
+            Mode::Ready { .. } | Mode::Probing { .. } => FIRST_PAUSE,
         }
     }
 
@@ -143,9 +153,11 @@ impl Gate {
 
     /// Says for people how it stands.
     pub(crate) fn report(&self) -> DeploymentReport {
-        let paused = match &*self.lock() {
-            State::Open { .. } => None,
-            State::Paused { report, .. } | State::Probing { report, .. } => Some(report.clone()),
+        let paused = match &self.lock().mode {
+            Mode::Open { .. } => None,
+            Mode::Resting { report, .. } | Mode::Ready { report } | Mode::Probing { report, .. } => {
+                Some(report.clone())
+            }
         };
         DeploymentReport {
             deployment: self.deployment.name.to_string(),
@@ -162,69 +174,181 @@ impl Gate {
             .unwrap_or_default()
     }
 
-    /// Ends the wait of a pause: the next call goes at once, as its probe.
+    /// Ends the wait of a pause: the fleet's next call goes at once, as its probe.
     pub(crate) fn look_again(&self) {
-        if let State::Paused { until, .. } = &mut *self.lock() {
-            *until = Instant::now();
+        self.lock().again = true;
+        self.urgent.notify_one();
+    }
+
+    /// Says how it stands with this worker, and the version of that. `ready`: jobs wait for it.
+    pub(crate) fn look(&self, ready: bool) -> (Look, u64) {
+        let mut state = self.lock();
+        if let Mode::Probing { since, report } = &state.mode
+            && report.refusal
+            && since.elapsed() >= NOT_REFUSED
+        {
+            state.change(Mode::OPEN);
+            state.probed = Some(Probed::Works);
         }
-        self.changed.send_modify(|count| *count += 1);
+        let look = Look {
+            deployment: Arc::clone(&self.deployment.name),
+            pause: state.untold.clone(),
+            probed: state.probed,
+            ready,
+            again: state.again,
+        };
+        (look, state.version)
+    }
+
+    /// Takes in how it stands in the fleet, in answer to a look of this version.
+    pub(crate) fn see(&self, sight: &Sight, version: u64, answered: Instant) {
+        let mut state = self.lock();
+        if state.version != version {
+            return;
+        }
+        (state.untold, state.probed, state.again) = (None, None, false);
+        let was_open = state.mode.is_open();
+        match (sight, &state.mode) {
+            (Sight::Open, Mode::Open { .. }) | (Sight::Probe | Sight::Paused { .. }, Mode::Probing { .. }) => return,
+            (Sight::Open, _) => state.mode = Mode::OPEN,
+            (Sight::Paused { length, reason, class, refusal }, _) => {
+                let report = Report { text: reason.clone(), class: class.clone(), refusal: *refusal };
+                state.mode = Mode::Resting { until: answered + *length, report };
+            }
+            (Sight::Probe, Mode::Resting { report, .. } | Mode::Ready { report }) => {
+                state.mode = Mode::Ready { report: report.clone() };
+            }
+            // This process was told nothing of the pause yet: another's probe died.
+            (Sight::Probe, Mode::Open { .. }) => {
+                let report = Report { text: "it is tried again".to_owned(), class: String::new(), refusal: false };
+                state.mode = Mode::Ready { report };
+            }
+        }
+        let is_open = state.mode.is_open();
+        drop(state);
+        self.told(was_open, is_open);
+    }
+
+    /// Takes in what a call showed.
+    pub(crate) fn tell(&self, probe: bool, shown: &Shown<'_>) {
+        self.ledger.hear(|heard| match shown {
+            Shown::Refused(_) => heard.refused += 1,
+            Shown::Failed(error) if error.class == gristmill_common::failure::ErrorClass::Overloaded => {
+                heard.overloaded += 1;
+            }
+            Shown::Failed(_) | Shown::Fault(_) => heard.troubled += 1,
+            Shown::Works | Shown::Nothing => {}
+        });
+        let mut state = self.lock();
+        let was_open = state.mode.is_open();
+        match (&mut state.mode, shown) {
+            (Mode::Open { works, faults, failures, refusals }, Shown::Works) => {
+                (*works, *faults, *failures, *refusals) = (true, 0, 0, 0);
+            }
+            (Mode::Open { works, faults, .. }, Shown::Fault(error)) => {
+                *works = false;
+                *faults += 1;
+                if *faults >= FAULTS_IN_A_ROW {
+                    self.rest(&mut state, self.pausing(error, None));
+                }
+            }
+            (Mode::Open { failures, .. }, Shown::Failed(error)) => {
+                *failures += 1;
+                if *failures >= FAILURES_IN_A_ROW {
+                    self.rest(&mut state, self.pausing(error, None));
+                }
+            }
+            (Mode::Open { refusals, .. }, Shown::Refused(error)) => {
+                *refusals += 1;
+                let wait = wait(error);
+                if wait >= LONG_WAIT || wait >= SHORT_WAIT && *refusals >= REFUSALS_IN_A_ROW {
+                    self.rest(&mut state, self.pausing(error, Some(wait)));
+                }
+            }
+            (Mode::Probing { .. }, Shown::Works) if probe => {
+                state.change(Mode::Open { works: true, faults: 0, failures: 0, refusals: 0 });
+                state.probed = Some(Probed::Works);
+            }
+            (Mode::Probing { .. }, Shown::Fault(error) | Shown::Failed(error)) if probe => {
+                self.rest(&mut state, self.pausing(error, None));
+            }
+            (Mode::Probing { .. }, Shown::Refused(error)) if probe => {
+                self.rest(&mut state, self.pausing(error, Some(wait(error).max(SHORT_WAIT))));
+            }
+            (Mode::Probing { report, .. }, Shown::Nothing) if probe => {
+                let report = report.clone();
+                state.change(Mode::Resting { until: Instant::now(), report });
+                state.probed = Some(Probed::Nothing);
+            }
+            // Calls that began before the pause tell nothing new.
+            _ => {}
+        }
+        let (is_open, is_urgent) = (state.mode.is_open(), state.untold.is_some() || state.probed.is_some());
+        drop(state);
+        if is_urgent {
+            self.urgent.notify_one();
+        }
+        self.told(was_open, is_open);
+    }
+
+    fn told(&self, was_open: bool, is_open: bool) {
+        if !was_open && is_open {
+            tracing::info!(deployment = %self.deployment.name, "deployment works again");
+        }
+        if was_open != is_open {
+            self.changed.send_modify(|count| *count += 1);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pass(&self) -> Pass {
-        let mut state = self.lock();
-        match &*state {
-            State::Open { .. } => Pass::Go { probe: false },
-            State::Paused { until, .. } if Instant::now() < *until => Pass::Wait { until: Some(*until) },
-            State::Paused { pauses, report, .. } => {
-                *state = State::Probing { pauses: *pauses, report: report.clone() };
-                Pass::Go { probe: true }
-            }
-            State::Probing { .. } => Pass::Wait { until: None },
-        }
-    }
+    fn pausing(&self, error: &ErrorRecord, length: Option<Duration>) -> Pausing {
+        use gristmill_common::failure::ErrorClass as Class;
 
-    fn tell(&self, probe: bool, shown: &Shown<'_>) {
-        let mut state = self.lock();
-        let next = match (&*state, shown) {
-            (State::Open { .. }, Shown::Works) => Some(State::Open { faults: 0, works: true }),
-            (State::Open { faults, .. }, Shown::Fault(error)) if faults + 1 >= FAULTS_IN_A_ROW => {
-                Some(self.pause(0, error))
+        let needs_a_person = matches!(
+            error.class,
+            Class::Authentication | Class::PermissionDenied | Class::NotFound | Class::InsufficientQuota
+        );
+        let reason = match length {
+            Some(length) => {
+                let first = error.message.lines().next().unwrap_or_default();
+                format!("it asked for a wait of {:.1} s ({}: {first})", length.as_secs_f64(), error.class)
             }
-            (State::Open { faults, .. }, Shown::Fault(_)) => Some(State::Open { faults: faults + 1, works: false }),
-            (State::Probing { .. }, Shown::Works) if probe => Some(State::Open { faults: 0, works: true }),
-            (State::Probing { pauses, .. }, Shown::Fault(error)) if probe => Some(self.pause(*pauses, error)),
-            // The probe told nothing: let another one go at once.
-            (State::Probing { pauses, report }, Shown::Nothing) if probe => {
-                Some(State::Paused { until: Instant::now(), pauses: *pauses, report: report.clone() })
-            }
-            // Calls that began before the pause tell nothing new.
-            _ => None,
+            None => complaint(&self.deployment, error),
         };
-        let Some(next) = next else { return };
-        let (was_open, is_open) = (matches!(*state, State::Open { .. }), matches!(next, State::Open { .. }));
-        *state = next;
-        drop(state);
-        if was_open && is_open {
-            return;
+        Pausing {
+            length,
+            longest: if needs_a_person { LONGEST_FAULT } else { LONGEST_OUTAGE },
+            reason,
+            class: error.class.as_str().to_owned(),
+            refusal: length.is_some(),
         }
-        if is_open {
-            tracing::info!(deployment = %self.deployment.name, "deployment works again");
-        }
-        self.changed.send_modify(|count| *count += 1);
     }
 
-    fn pause(&self, pauses: u32, error: &ErrorRecord) -> State {
-        let length = FIRST_PAUSE.saturating_mul(1 << pauses.min(8)).min(LONGEST_PAUSE);
-        let report = Report { text: complaint(&self.deployment, error), class: error.class.as_str().to_owned() };
-        if pauses == 0 {
-            tracing::warn!(deployment = %self.deployment.name, failure.code = %error.class, reason = report.text, "deployment paused");
+    /// Pauses here at once, and tells the fleet.
+    fn rest(&self, state: &mut State, pausing: Pausing) {
+        let report =
+            Report { text: pausing.reason.clone(), class: pausing.class.clone(), refusal: pausing.refusal };
+        if state.mode.is_open() {
+            tracing::warn!(deployment = %self.deployment.name, failure.code = pausing.class, reason = pausing.reason, "deployment paused");
         }
-        State::Paused { until: Instant::now() + length, pauses: pauses + 1, report }
+        let until = Instant::now() + pausing.length.unwrap_or(FIRST_PAUSE);
+        state.change(Mode::Resting { until, report });
+        state.untold = Some(pausing);
     }
+}
+
+impl State {
+    fn change(&mut self, mode: Mode) {
+        self.mode = mode;
+        self.version += 1;
+    }
+}
+
+fn wait(error: &ErrorRecord) -> Duration {
+    error.retry_after_ms.map(Duration::from_millis).unwrap_or_default()
 }
 
 /// Says what to do about a fault of a deployment and, behind it, what the fault is.
@@ -243,55 +367,9 @@ pub(crate) fn complaint(deployment: &Deployment, error: &ErrorRecord) -> String 
         Class::PermissionDenied => format!("allow the key from {key} to use model `{}`", deployment.model),
         Class::NotFound => format!("check the model name `{}` and the api_base", deployment.model),
         Class::InsufficientQuota => "add credit or raise the spending limit at the provider".to_owned(),
+        _ if error.status.is_some() => "wait for the provider, whose server fails".to_owned(),
         _ => "check that the server of its api_base runs and can be reached".to_owned(),
     };
     let status = error.status.map(|status| format!("{status} ")).unwrap_or_default();
     format!("{todo} ({status}{}: {})", error.class, error.message.lines().next().unwrap_or_default())
-}
-
-enum Pass {
-    Go { probe: bool },
-    Wait { until: Option<Instant> },
-}
-
-/// Gives the probe's turn back when its call was given up before it had a slot.
-struct PendingProbe<'a> {
-    gate: &'a Gate,
-    probe: bool,
-}
-
-impl Drop for PendingProbe<'_> {
-    fn drop(&mut self) {
-        if self.probe {
-            self.gate.tell(true, &Shown::Nothing);
-        }
-    }
-}
-
-impl Permit {
-    /// Returns the deployment to call.
-    pub(crate) fn gate(&self) -> &Arc<Gate> {
-        &self.gate
-    }
-
-    /// Says what the call showed, and frees the slot.
-    pub(crate) fn finish(mut self, shown: &Shown<'_>) {
-        self.told = true;
-        self.gate.tell(self.probe, shown);
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if !self.told {
-            self.gate.tell(self.probe, &Shown::Nothing);
-        }
-    }
-}
-
-async fn sleep_until(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until.into()).await,
-        None => std::future::pending().await,
-    }
 }

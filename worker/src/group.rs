@@ -1,15 +1,22 @@
-//! A model group as one worker serves it: its deployments' gates, its pace and its window.
+//! A model group as one worker serves it: its deployments' gates, its line, its pace and its window.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::select_all;
 use gristmill_common::job::LaneKey;
 
-use crate::gate::{Gate, Permit};
+use crate::gate::Gate;
+use crate::line::{Queue, Waiting};
 use crate::pace::Pace;
+use crate::quota::Size;
 use crate::window::Window;
+
+/// Seconds of an account's rate of which jobs may wait here: more would be kept from other workers.
+const AHEAD_S: f64 = 10.0;
+/// How slowly the usual size follows the jobs that start.
+const INERTIA: u64 = 16;
 
 /// A model group with its deployments.
 #[derive(Debug)]
@@ -18,18 +25,67 @@ pub(crate) struct Group {
     pub(crate) gates: Vec<Arc<Gate>>,
     pub(crate) window: Arc<Window>,
     pub(crate) pace: Pace,
+    queue: Mutex<Queue<Waiting>>,
+    in_flight: AtomicUsize,
+    usual: Mutex<Size>,
     /// Calls that run at once at most.
-    slots: usize,
+    most: usize,
     /// Bytes of messages that wait at most, in each lane.
     most_waiting_bytes: usize,
     turn: AtomicUsize,
 }
 
 impl Group {
-    pub(crate) fn new(name: Arc<str>, gates: Vec<Arc<Gate>>, window: Arc<Window>, concurrency: usize) -> Self {
-        let slots = gates.iter().map(|gate| gate.slots()).sum::<usize>().min(concurrency);
+    /// Makes one of which `most` calls run at once at most.
+    pub(crate) fn new(name: Arc<str>, gates: Vec<Arc<Gate>>, window: Arc<Window>, most: usize) -> Self {
         let most_waiting_bytes = window.most_bytes() / LaneKey::all(&name).count().max(1);
-        Self { name, gates, window, pace: Pace::new(), slots, most_waiting_bytes, turn: AtomicUsize::new(0) }
+        Self {
+            name,
+            gates,
+            window,
+            pace: Pace::new(),
+            queue: Mutex::new(Queue::new()),
+            in_flight: AtomicUsize::new(0),
+            usual: Mutex::default(),
+            most,
+            most_waiting_bytes,
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Returns the jobs that wait.
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue<Waiting>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether it has as many calls as it may have while others have work.
+    pub(crate) fn is_full(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) >= self.most
+    }
+
+    /// Counts a call of this size.
+    pub(crate) fn began(&self, size: Size) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let mut usual = self.usual.lock().unwrap_or_else(PoisonError::into_inner);
+        let follow = |usual: u64, new: u64| if usual == 0 { new } else { (usual * (INERTIA - 1) + new).div_ceil(INERTIA) };
+        usual.input = follow(usual.input, size.input);
+        usual.most_output = size.most_output.map(|most| follow(usual.most_output.unwrap_or_default(), most));
+    }
+
+    /// Counts a call no more.
+    pub(crate) fn ended(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Returns the usual size of its jobs.
+    pub(crate) fn usual_size(&self) -> Size {
+        *self.usual.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns its gates' places in the order in which they are asked.
+    pub(crate) fn order(&self) -> impl Iterator<Item = usize> + use<> {
+        let (first, count) = (self.turn.fetch_add(1, Ordering::Relaxed), self.gates.len());
+        (0..count).map(move |n| (first + n) % count)
     }
 
     /// Returns how many messages of a lane may wait for room, of at most `most`: as many as can start soon, half of it, since
@@ -39,53 +95,59 @@ impl Group {
         u16::try_from(messages).unwrap_or(u16::MAX).clamp(1, most)
     }
 
-    /// Takes a free slot of an open deployment, in turn.
-    pub(crate) fn try_acquire(&self) -> Option<Permit> {
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        (0..self.gates.len()).find_map(|n| self.gates[(first + n) % self.gates.len()].try_acquire())
-    }
-
-    /// Waits for a slot of whichever deployment has one first. Cancel safe.
-    pub(crate) async fn acquire(&self) -> Permit {
-        select_all(self.gates.iter().map(|gate| Box::pin(gate.acquire()))).await.0
-    }
-
-    /// Waits until every deployment has been paused for as long as `patience`; returns how long the shortest pause still is.
+    /// Waits until no call could start for as long as `patience`; returns how long that will be yet.
     pub(crate) async fn paused_longer_than(&self, patience: Duration) -> Duration {
         loop {
             tokio::time::sleep(patience).await;
-            if !self.is_open() {
-                return self.gates.iter().map(|gate| gate.paused_for()).min().unwrap_or_default();
+            if let Some((left, _)) = self.held_up() {
+                return left;
             }
         }
     }
 
     /// Returns why no deployment takes calls and what to do, if none does.
     pub(crate) fn pause(&self) -> Option<String> {
-        if self.is_open() {
-            return None;
-        }
-        self.gates.iter().find_map(|gate| gate.report().reason())
+        self.held_up().map(|(_, why)| why)
     }
 
-    /// Tells whether any deployment takes calls.
-    pub(crate) fn is_open(&self) -> bool {
-        self.gates.iter().any(|gate| gate.is_open())
+    /// Returns for how long yet no deployment takes calls, and why; none while one does.
+    fn held_up(&self) -> Option<(Duration, String)> {
+        let of = |gate: &Arc<Gate>| match gate.report().reason() {
+            Some(reason) => Some((gate.paused_for(), reason)),
+            None => gate.ledger.blocked(),
+        };
+        let all: Option<Vec<_>> = self.gates.iter().map(of).collect();
+        all?.into_iter().min_by_key(|(left, _)| *left)
     }
 
-    /// Waits for room for more jobs than have a slot, as many as can start soon: a worker that took more would keep them from
-    /// others. One alone, as a probe, while every deployment is paused. Cancel safe.
+    /// Says what its calls wait for while none is paused.
+    pub(crate) fn limits(&self) -> String {
+        self.gates.first().map(|gate| gate.ledger.limits()).unwrap_or_default()
+    }
+
+    /// Waits for room for more jobs than run, as many as can start soon: a worker that took more would keep them from others.
+    /// One alone, as a probe, while nothing can start. Cancel safe.
     pub(crate) async fn room(&self) -> usize {
         loop {
             let mut watches: Vec<_> = self.gates.iter().map(|gate| gate.watch()).collect();
-            let open = self.is_open();
-            let limit = || if open { self.slots + self.pace.ahead().max(1) } else { 1 };
+            let limit = || if self.held_up().is_none() { self.startable() } else { 1 };
             let changed = select_all(watches.iter_mut().map(|watch| Box::pin(watch.changed())));
             tokio::select! {
                 biased;
                 room = self.window.room(limit) => return room,
                 _ = changed => {}
             }
+        }
+    }
+
+    /// Returns how many jobs it may hold: those that run, and those that can start within some seconds.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "far below 2^52 and never below zero")]
+    fn startable(&self) -> usize {
+        let unlimited = self.most + self.pace.ahead().max(1);
+        let rates: Option<f64> = self.gates.iter().map(|gate| gate.ledger.calls_per_second()).sum();
+        match rates {
+            Some(rate) => unlimited.min(self.in_flight.load(Ordering::Relaxed) + 1 + (rate * AHEAD_S) as usize),
+            None => unlimited,
         }
     }
 }

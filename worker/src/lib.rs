@@ -24,7 +24,7 @@ use gristmill_common::id::OwnerId;
 use gristmill_common::job::JobRef;
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{self, Store, WorkerInfo};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 
 mod examine;
@@ -36,11 +36,14 @@ pub mod hooks;
 mod intake;
 mod keeper;
 mod lease;
+mod line;
 mod pace;
 mod pipeline;
 pub mod provider;
+mod quota;
 mod session;
 pub mod simulate;
+mod slot;
 mod tokens;
 mod window;
 
@@ -56,7 +59,10 @@ use health::Health;
 use hooks::Hooks;
 use keeper::Keeper;
 use lease::Lease;
+use line::Line;
+use quota::{Account, Accounts, Ledger};
 use session::Session;
+use slot::Slots;
 use window::Window;
 
 /// Bytes of requests that a process holds at most, over all model groups.
@@ -222,7 +228,8 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
         None => None,
     };
     options.store.check_schema().await?;
-    let groups = serve(&options)?;
+    let urgent = Arc::new(Notify::new());
+    let (groups, accounts) = serve(&options, &urgent)?;
     let names: Vec<String> = groups.iter().map(|group| group.name.to_string()).collect();
     let declare = || options.broker.declare(&names);
     match until_ok(Schedule::RECONNECT, &drain, declare, broker::Error::is_transient, |_, _| {}).await {
@@ -231,9 +238,12 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     }
 
     let in_flight = Arc::new(AtomicU32::new(0));
-    let calls = Arc::new(Semaphore::new(options.concurrency.max(1) as usize));
-    let uncommitted = Arc::new(Semaphore::new(MOST_UNCOMMITTED * options.concurrency.max(1) as usize));
-    let last_chances = Arc::new(Semaphore::new(1));
+    let concurrency = options.concurrency.max(1) as usize;
+    let bell = Arc::new(Notify::new());
+    let uncommitted = Slots::new(MOST_UNCOMMITTED * concurrency, Arc::clone(&bell));
+    let last_chances = Slots::new(1, Arc::clone(&bell));
+    let calls = Slots::new(concurrency, Arc::clone(&bell));
+    let line = Arc::new(Line::new(groups.clone(), calls, uncommitted.clone(), concurrency, bell));
     let finishing = TaskTracker::new();
     let keeping = TaskTracker::new();
     let stop_keeping = CancellationToken::new();
@@ -247,6 +257,18 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
         groups: names.clone(),
     };
     keeping.spawn(keeper.run(stop_keeping.clone()));
+    keeping.spawn({
+        let (line, stop) = (Arc::clone(&line), stop_keeping.clone());
+        async move { line.run(stop).await }
+    });
+    let accounts = Accounts {
+        store: Arc::clone(&options.store),
+        owner: OwnerId::new(options.clock.now()),
+        line: Arc::clone(&line),
+        accounts,
+        urgent,
+    };
+    keeping.spawn(accounts.run(stop_keeping.clone()));
     loop {
         let owner = OwnerId::new(options.clock.now());
         let Some(lease) = register(&options, owner, &names, &drain).await? else { break };
@@ -266,9 +288,8 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
             num_retries: options.num_retries,
             max_deaths: options.max_deaths,
             settled,
-            calls: Arc::clone(&calls),
-            uncommitted: Arc::clone(&uncommitted),
-            last_chances: Arc::clone(&last_chances),
+            line: Arc::clone(&line),
+            last_chances: last_chances.clone(),
             in_flight: Arc::clone(&in_flight),
         });
         let give_up = abort.child_token();
@@ -277,7 +298,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
             owner,
             Arc::clone(&health),
             settlements,
-            Arc::clone(&uncommitted),
+            uncommitted.clone(),
             give_up.clone(),
         );
         let ended = one_session(&options, &groups, session, flusher, give_up, &finishing).await?;
@@ -295,24 +316,33 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     Ok(())
 }
 
-/// Builds the gates and windows of all model groups.
-fn serve(options: &Options) -> Result<Vec<Arc<Group>>, Error> {
+/// Builds the gates and windows of all model groups, and the accounts that they share.
+fn serve(options: &Options, urgent: &Arc<Notify>) -> Result<(Vec<Arc<Group>>, Vec<Account>), Error> {
     let http = provider::Http::new(options.max_response_bytes);
     let mut gates: BTreeMap<Arc<str>, Vec<Arc<Gate>>> = BTreeMap::new();
+    let mut accounts: BTreeMap<Arc<str>, Account> = BTreeMap::new();
     for deployment in &options.deployments {
         let provider = match options.hooks.provider(deployment) {
             Some(provider) => provider?,
             None => provider::build(deployment, &http, Arc::clone(&options.clock))?,
         };
-        let gate = Gate::new(deployment.clone(), provider, options.concurrency);
+        let account = accounts.entry(Arc::clone(&deployment.account)).or_insert_with(|| Account {
+            ledger: Ledger::new(Arc::clone(&deployment.account), deployment.limits),
+            gates: Vec::new(),
+        });
+        let gate = Gate::new(deployment.clone(), provider, Arc::clone(&account.ledger), Arc::clone(urgent));
+        account.gates.push(Arc::clone(&gate));
         gates.entry(Arc::clone(&deployment.group)).or_default().push(gate);
     }
     let most_bytes = MOST_BYTES / gates.len().max(1);
+    let concurrency = options.concurrency.max(1) as usize;
     // What can start, and as much again for what admission and flushing hold.
-    let concurrency = options.concurrency as usize;
     let most_jobs = concurrency + concurrency.max(1000);
-    let group = |(name, gates)| Arc::new(Group::new(name, gates, Window::new(most_jobs, most_bytes), concurrency));
-    Ok(gates.into_iter().map(group).collect())
+    // A slow or dead model leaves some slots to each of the others.
+    let kept = concurrency / (2 * gates.len().max(1));
+    let most = (concurrency - kept * (gates.len().max(1) - 1)).max(1);
+    let group = |(name, gates)| Arc::new(Group::new(name, gates, Window::new(most_jobs, most_bytes), most));
+    Ok((gates.into_iter().map(group).collect(), accounts.into_values().collect()))
 }
 
 async fn register(

@@ -49,6 +49,11 @@ impl Pace {
         self.lock().ahead(self.began.elapsed().as_secs())
     }
 
+    /// Returns how many calls ended in a second, lately.
+    pub(crate) fn per_second(&self) -> usize {
+        self.ahead().div_ceil(SECONDS)
+    }
+
     /// Returns how many messages these jobs make that weigh at most `most_bytes`.
     pub(crate) fn messages(&self, jobs: usize, most_bytes: usize) -> usize {
         self.lock().messages(jobs, most_bytes)

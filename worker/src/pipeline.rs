@@ -7,22 +7,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use gristmill_common::config::{Deployment, Dialect};
 use gristmill_common::failpoint;
 use gristmill_common::failure::{Disposition, EarlierAttempt, ErrorClass, ErrorRecord};
 use gristmill_common::outcome::{AttemptRecord, CostBasis, JobResult, Status};
+use gristmill_common::quota::{Dimension, Told};
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{self, End, Settlement, Ticket, Wake};
 
-use crate::gate::{Gate, Permit, Shown};
+use crate::gate::{Gate, Shown};
 use crate::group::Group;
 use crate::hooks::HookCall;
-use crate::provider::{Call, Reply, Tokens};
+use crate::line::{Answer, Permit};
+use crate::provider::{Call, Cooldown, Limit, Reply, Tokens, Verdict};
 use crate::session::Session;
 use crate::tokens::Teller;
 use crate::window::Place;
 
 /// How long an admitted job waits here for a paused deployment before it goes back to the store.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long it waits here for its account's limits: a worker takes no more jobs than can start sooner, but limits change.
+const QUOTA_PATIENCE: Duration = Duration::from_secs(30);
 /// Faults of deployments that one job may meet while others are answered; then the fault is taken to be the job's own.
 const MOST_FAULTS: u32 = 5;
 /// Earlier attempts that a live row and an error keep.
@@ -35,6 +40,10 @@ enum Early {
     Released,
     /// The deployment is paused for longer than a job waits.
     Paused(Duration),
+    /// Limits let nothing start for longer than a job waits.
+    Waiting,
+    /// It is larger than a limit.
+    TooLarge(String),
     /// Its batch was cancelled.
     Cancelled,
     /// Its deadline has passed.
@@ -45,41 +54,45 @@ enum Early {
 
 /// Works one job to its settlement; `None` if it belongs to another owner now.
 pub(crate) async fn work(session: &Session, group: &Group, ticket: &Ticket, place: &mut Place) -> Option<Settlement> {
-    let permit = match acquire(session, group, ticket).await {
+    let mut permit = match acquire(session, group, ticket).await {
         Ok(permit) => permit,
         Err(early) => return early.settle(session, group, ticket),
     };
-    let call_slot = session.call_slot().await;
-    let uncommitted = session.uncommitted_slot().await;
     if let Err(early) = confess(session, ticket).await {
         return early.settle(session, group, ticket);
     }
     if let Err(early) = recheck(session, ticket).await {
         return early.settle(session, group, ticket);
     }
-    place.keep(uncommitted);
+    place.keep(permit.uncommitted());
+    permit.called();
     let started_at = session.clock.now();
     let reply = call(session, &permit, ticket).await;
-    drop(call_slot);
     group.pace.ended();
+    permit.settle(session.line.estimator(), &reply.usage);
+    permit.gate().ledger.tell(told(&permit.gate().deployment, &reply.limits));
     let settlement = settle(session, permit.gate(), ticket, started_at, &reply);
     observe(session, permit.gate(), ticket, &settlement);
     permit.finish(&shown(&reply));
     Some(settlement)
 }
 
-/// Waits for a deployment with a free slot.
+/// Waits in the line for the right to make a call.
 async fn acquire(session: &Session, group: &Group, ticket: &Ticket) -> Result<Permit, Early> {
-    if let Some(permit) = group.try_acquire() {
-        return Ok(permit);
-    }
+    let (job, request) = (&ticket.job, &ticket.request);
+    let answer = session.line.enter(group, job.lane.priority, job.batch, &request.body);
     tokio::select! {
         biased;
         () = session.lease.lost.cancelled() => Err(Early::Lost),
         () = session.drain.cancelled() => Err(Early::Released),
-        permit = group.acquire() => Ok(permit),
+        answer = answer => match answer {
+            Ok(Answer::Go(permit)) => Ok(*permit),
+            Ok(Answer::TooLarge(why)) => Err(Early::TooLarge(why)),
+            Err(_) => Err(Early::Released),
+        },
         pause = group.paused_longer_than(PATIENCE) => Err(Early::Paused(pause)),
-        () = session.deadline(ticket.request.options.deadline) => Err(Early::Expired),
+        () = tokio::time::sleep(QUOTA_PATIENCE) => Err(Early::Waiting),
+        () = session.deadline(request.options.deadline) => Err(Early::Expired),
     }
 }
 
@@ -175,15 +188,37 @@ fn observe(session: &Session, gate: &Gate, ticket: &Ticket, settlement: &Settlem
 }
 
 fn shown(reply: &Reply) -> Shown<'_> {
-    match &reply.outcome {
-        Ok(_) => Shown::Works,
-        Err(error) => match error.disposition() {
-            Disposition::DeploymentFault => Shown::Fault(error),
-            // An answer of any kind shows that somebody is there and takes the key.
-            _ if reply.http_status.is_some() => Shown::Works,
-            _ => Shown::Nothing,
-        },
+    let Err(error) = &reply.outcome else { return Shown::Works };
+    match (error.disposition(), Verdict::of(error).cooldown) {
+        (Disposition::DeploymentFault, _) => Shown::Fault(error),
+        (Disposition::RetryUncounted, Cooldown::Deployment) => Shown::Refused(error),
+        (_, Cooldown::Count) => Shown::Failed(error),
+        // An answer of any kind shows that somebody is there and takes the key.
+        _ if reply.http_status.is_some() => Shown::Works,
+        _ => Shown::Nothing,
     }
+}
+
+/// Reads what headers told of limits. Groq's word `requests` means those of a day (<https://console.groq.com/docs/rate-limits>,
+/// read 2026-11); Anthropic's `tokens` is whichever of its limits is nearest
+/// (<https://platform.claude.com/docs/en/api/rate-limits>, read 2026-11).
+fn told(deployment: &Deployment, limits: &[Limit]) -> Told {
+    let mut told = Told::default();
+    for limit in limits {
+        let dimension = match limit.dimension.as_str() {
+            "requests" if &*deployment.provider == "groq" => {
+                told.rpd = Some(limit.limit);
+                continue;
+            }
+            "requests" => Dimension::Requests,
+            "tokens" if deployment.wire.dialect != Dialect::Anthropic => Dimension::Tokens,
+            "input-tokens" => Dimension::InputTokens,
+            "output-tokens" => Dimension::OutputTokens,
+            _ => continue,
+        };
+        told.per_minute[dimension] = Some(limit.limit).filter(|limit| *limit > 0);
+    }
+    told
 }
 
 fn settle(session: &Session, gate: &Gate, ticket: &Ticket, started_at: DateTime<Utc>, reply: &Reply) -> Settlement {
@@ -362,6 +397,11 @@ impl Early {
             Self::Lost => return None,
             Self::Released => wake(Duration::ZERO, "released"),
             Self::Paused(pause) => wake(pause + Schedule::CALLS.delay(2), "deployment paused"),
+            Self::Waiting => wake(Schedule::CALLS.delay(4), &format!("waits for the rate limit ({})", group.limits())),
+            Self::TooLarge(why) => {
+                let error = ErrorRecord::new(ErrorClass::RequestTooLarge, why);
+                return Some(without_answer(session, ticket, Status::Failed, error));
+            }
             Self::Cancelled => return Some(cancelled(session, ticket)),
             Self::Expired => return Some(expired(session, ticket)),
         };

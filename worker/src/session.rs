@@ -7,13 +7,15 @@ use chrono::{DateTime, Utc};
 use gristmill_common::broker::Broker;
 use gristmill_common::clock::Clock;
 use gristmill_common::store::{Settlement, Store};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::flush::Settled;
 use crate::health::Health;
 use crate::hooks::Hooks;
 use crate::lease::Lease;
+use crate::line::Line;
+use crate::slot::{Slot, Slots};
 use crate::window::Place;
 
 /// One session of a worker.
@@ -33,11 +35,9 @@ pub(crate) struct Session {
     /// Owners that may die on a job.
     pub(crate) max_deaths: u32,
     pub(crate) settled: mpsc::UnboundedSender<Settled>,
-    pub(crate) calls: Arc<Semaphore>,
-    /// Calls that run or whose results are not committed yet: what a crash of this process repeats.
-    pub(crate) uncommitted: Arc<Semaphore>,
+    pub(crate) line: Arc<Line>,
     /// One call at a time of jobs that one more death would end: then it is known which job it was.
-    pub(crate) last_chances: Arc<Semaphore>,
+    pub(crate) last_chances: Slots,
     pub(crate) in_flight: Arc<AtomicU32>,
 }
 
@@ -52,23 +52,13 @@ impl Drop for InFlight {
 }
 
 impl Session {
-    /// Waits for one of the worker's slots for calls.
-    pub(crate) async fn call_slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.calls).acquire_owned().await.ok()
-    }
-
-    /// Waits until a crash may repeat one call more; to be kept until the call's result is committed.
-    pub(crate) async fn uncommitted_slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.uncommitted).acquire_owned().await.ok()
-    }
-
     /// Waits for the turn of a job that one more death would end; other jobs need none. To be kept until the job's settlement
     /// is committed.
-    pub(crate) async fn last_chance(&self, deaths: u32) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn last_chance(&self, deaths: u32) -> Option<Slot> {
         if deaths == 0 || deaths + 1 < self.max_deaths {
             return None;
         }
-        Arc::clone(&self.last_chances).acquire_owned().await.ok()
+        self.last_chances.wait().await
     }
 
     /// Counts a call as in flight until the value is dropped.

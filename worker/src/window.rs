@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gristmill_common::id::JobId;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
+
+use crate::slot::Slot;
 
 /// Jobs that are held, and the bounds on their number and bytes.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(crate) struct Place {
     window: Arc<Window>,
     job: JobId,
     bytes: usize,
-    kept: Vec<OwnedSemaphorePermit>,
+    kept: Vec<Slot>,
 }
 
 impl Window {
@@ -83,9 +85,9 @@ impl Place {
         self.window.lock().bytes += more;
     }
 
-    /// Keeps a permit for as long as the place.
-    pub(crate) fn keep(&mut self, permit: Option<OwnedSemaphorePermit>) {
-        self.kept.extend(permit);
+    /// Keeps a slot for as long as the place.
+    pub(crate) fn keep(&mut self, slot: Option<Slot>) {
+        self.kept.extend(slot);
     }
 }
 

@@ -1,0 +1,297 @@
+//! The waiting line: jobs that were admitted wait here until a call may start, and get its permit.
+//!
+//! One step decides it all: who is next (priority by weight, batches in turn), which deployment takes it, and that the worker, the
+//! model group, the deployment and the account's limits all have room for it. Nothing is held while a job waits, so a slow or
+//! paused model keeps no slot from another. The line is this process's own; a job that waits is held by its live row.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gristmill_common::id::BatchId;
+use gristmill_common::job::Priority;
+use gristmill_common::quota::{Dimension, PerDimension};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::{Gate, Shown};
+use crate::group::Group;
+use crate::quota::{Demand, Estimator, Ledger, Need, Size, Taken};
+use crate::slot::{Slot, Slots};
+
+mod queue;
+
+use queue::Look;
+pub(crate) use queue::Queue;
+
+/// How soon a line that waits for a time looks again at the latest.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// The waiting line of a process.
+#[derive(Debug)]
+pub(crate) struct Line {
+    groups: Vec<Arc<Group>>,
+    /// Calls that run.
+    calls: Slots,
+    /// Calls that run or whose results are not committed yet: what a crash of this process repeats.
+    uncommitted: Slots,
+    concurrency: usize,
+    estimator: Arc<Estimator>,
+    /// Rung when somebody may start who could not before.
+    bell: Arc<Notify>,
+    /// Rung when an account has nothing left to spend.
+    hungry: Arc<Notify>,
+    /// The group that is looked at first.
+    turn: Mutex<usize>,
+}
+
+/// A job that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) size: Size,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// What a job's wait comes to.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It may make one call.
+    Go(Box<Permit>),
+    /// It never may.
+    TooLarge(String),
+}
+
+/// The right to make one call.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
+    group: Arc<Group>,
+    size: Size,
+    taken: Need,
+    used: Need,
+    probe: bool,
+    told: bool,
+    call: Option<Slot>,
+    uncommitted: Option<Slot>,
+}
+
+/// What keeps a group's next job from starting.
+enum Held {
+    Started,
+    /// Until then, or until the bell rings.
+    Until(Option<Instant>),
+}
+
+impl Line {
+    pub(crate) fn new(
+        groups: Vec<Arc<Group>>,
+        calls: Slots,
+        uncommitted: Slots,
+        concurrency: usize,
+        bell: Arc<Notify>,
+    ) -> Self {
+        Self {
+            groups,
+            calls,
+            uncommitted,
+            concurrency,
+            estimator: Arc::new(Estimator::default()),
+            bell,
+            hungry: Arc::new(Notify::new()),
+            turn: Mutex::new(0),
+        }
+    }
+
+    /// Puts a job into the line of its group. It leaves it when the receiver is dropped.
+    pub(crate) fn enter(
+        &self,
+        group: &Group,
+        priority: Priority,
+        batch: BatchId,
+        body: &[u8],
+    ) -> oneshot::Receiver<Answer> {
+        let counts = group.gates.iter().any(|gate| gate.ledger.counts_tokens());
+        let size = if counts { Size::of_body(body) } else { Size::of_bytes(body.len()) };
+        let (reply, answer) = oneshot::channel();
+        group.queue().push(priority, batch, Waiting { size, reply });
+        self.bell.notify_one();
+        answer
+    }
+
+    /// Starts jobs as they may, until `stop`.
+    pub(crate) async fn run(&self, stop: CancellationToken) {
+        loop {
+            let next = self.start_all(Instant::now());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.bell.notified() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Rings when an account has nothing left to spend for a job that waits.
+    pub(crate) fn hungry(&self) -> &Notify {
+        &self.hungry
+    }
+
+    /// Has the line looked at again: what may be spent has changed.
+    pub(crate) fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    /// Returns what waits for an account.
+    pub(crate) fn demand(&self, ledger: &Arc<Ledger>) -> Demand {
+        let mut demand = Demand { most: self.concurrency as u64, ..Demand::default() };
+        for group in &self.groups {
+            let Some(gate) = group.gates.iter().find(|gate| Arc::ptr_eq(&gate.ledger, ledger)) else { continue };
+            let queue = group.queue();
+            let Some(next) = queue.next() else { continue };
+            let waiting = queue.len() as u64;
+            let startable = (self.calls.free() + group.pace.per_second() + 1).min(queue.len()) as u64;
+            let usual = self.estimator.need(&gate.deployment, group.usual_size());
+            let next = self.estimator.need(&gate.deployment, next.size);
+            demand.calls += waiting;
+            for dimension in Dimension::ALL {
+                demand.all[dimension] += usual[dimension] * (startable - 1) + next[dimension];
+                demand.next[dimension] = demand.next[dimension].max(next[dimension]);
+            }
+        }
+        demand
+    }
+
+    /// Starts what may start, the groups in turn; returns when more may at the latest.
+    fn start_all(&self, now: Instant) -> Option<Instant> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = self.groups.len();
+        let mut active: Vec<&Arc<Group>> = (0..count).map(|n| &self.groups[(*turn + n) % count]).collect();
+        *turn = (*turn + 1) % count.max(1);
+        let mut next: Option<Instant> = None;
+        while !active.is_empty() {
+            active.retain(|group| match self.start_one(group, now) {
+                Held::Started => true,
+                Held::Until(at) => {
+                    next = next.into_iter().chain(at).min();
+                    false
+                }
+            });
+        }
+        next.map(|at| at.min(now + LOOK_AGAIN))
+    }
+
+    fn start_one(&self, group: &Arc<Group>, now: Instant) -> Held {
+        if self.calls.free() == 0 || self.uncommitted.free() == 0 || group.is_full() {
+            return Held::Until(None);
+        }
+        let mut closed: Vec<bool> = group.gates.iter().map(|gate| !gate.is_passable()).collect();
+        let mut until: Option<Instant> = None;
+        let mut is_hungry = false;
+        let picked = group.queue().pick(|waiting| {
+            if waiting.reply.is_closed() {
+                return Look::Gone;
+            }
+            let mut refused = None;
+            for index in group.order() {
+                if closed[index] {
+                    continue;
+                }
+                let gate = &group.gates[index];
+                let need = self.estimator.need(&gate.deployment, waiting.size);
+                match gate.ledger.take(&need, now) {
+                    Taken::Yes => return Look::Go(Ok((Arc::clone(gate), need))),
+                    Taken::TooLarge(why) => {
+                        refused = Some(why.replace("{account}", &gate.ledger.account));
+                    }
+                    Taken::Wait(at) => {
+                        closed[index] = true;
+                        is_hungry |= at.is_none();
+                        until = until.into_iter().chain(at).min();
+                    }
+                }
+            }
+            match refused {
+                // No deployment is left that could take it.
+                Some(why) if closed.iter().all(|closed| !closed) => Look::Go(Err(why)),
+                _ if closed.iter().all(|closed| *closed) => Look::Stop,
+                _ => Look::Wait,
+            }
+        });
+        if is_hungry {
+            self.hungry.notify_one();
+        }
+        let Some((waiting, went)) = picked else { return Held::Until(until) };
+        let answer = match went {
+            Err(why) => Answer::TooLarge(why),
+            Ok((gate, need)) => {
+                let probe = gate.begin(now);
+                group.began(waiting.size);
+                Answer::Go(Box::new(Permit {
+                    gate,
+                    group: Arc::clone(group),
+                    size: waiting.size,
+                    taken: need,
+                    used: PerDimension::default(),
+                    probe,
+                    told: false,
+                    call: self.calls.take(),
+                    uncommitted: self.uncommitted.take(),
+                }))
+            }
+        };
+        // Who is gone by now drops its permit, which gives everything back.
+        let _ = waiting.reply.send(answer);
+        Held::Started
+    }
+
+    /// Returns what was learnt of the models' counts.
+    pub(crate) const fn estimator(&self) -> &Arc<Estimator> {
+        &self.estimator
+    }
+}
+
+impl Permit {
+    /// Returns the deployment to call.
+    pub(crate) const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Takes out the slot that is kept until the call's result is committed.
+    pub(crate) fn uncommitted(&mut self) -> Option<Slot> {
+        self.uncommitted.take()
+    }
+
+    /// Notes that the call is made: until its usage is known it counts as it was reserved.
+    pub(crate) const fn called(&mut self) {
+        self.used = self.taken;
+    }
+
+    /// Settles the call by its usage, and learns from it.
+    pub(crate) fn settle(&mut self, estimator: &Estimator, usage: &gristmill_common::outcome::Usage) {
+        estimator.learn(&self.gate.deployment, self.size, usage);
+        self.used = estimator.used(&self.gate.deployment, &self.taken, usage);
+    }
+
+    /// Says what the call showed, and frees its slots.
+    pub(crate) fn finish(mut self, shown: &Shown<'_>) {
+        self.told = true;
+        self.gate.tell(self.probe, shown);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if !self.told {
+            self.gate.tell(self.probe, &Shown::Nothing);
+        }
+        self.gate.ledger.settle(&self.taken, &self.used);
+        self.group.ended();
+        // The last, since it rings.
+        self.call = None;
+    }
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,334 @@
+//! What this worker holds of an account: slices to spend, and what to tell of them.
+//!
+//! Slices are paced inside and void after their end. What is not used, and what was used beyond a reservation, is told with the
+//! next ask. Nothing is kept: a process that dies leaves its slices to run out.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gristmill_common::quota::{Ask, Blocked, Dimension, Grant, Heard, Limits, PerDimension, Slice, Told, Want};
+
+/// How long after its end a slice may be spent: a timer is late by some milliseconds.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// Units that a call takes, by dimension.
+pub(crate) type Need = PerDimension<u64>;
+
+/// This worker's part of an account.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) account: Arc<str>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    configured: Limits,
+    /// What is allowed in a minute; a dimension without it is not limited.
+    per_minute: PerDimension<Option<u64>>,
+    stock: PerDimension<VecDeque<Piece>>,
+    unused: PerDimension<i64>,
+    /// Whether the store has answered yet: before that nothing starts.
+    granted: bool,
+    slots: Option<u64>,
+    sharers: u64,
+    in_flight: u64,
+    heard: Heard,
+    told: Told,
+    full: bool,
+    blocked: Option<(Instant, String)>,
+}
+
+/// A slice, or what is left of it.
+#[derive(Debug)]
+struct Piece {
+    left: u64,
+    /// When the next unit may be spent.
+    next: Instant,
+    unit: f64,
+    ends: Instant,
+}
+
+/// What came of the wish to start a call.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Taken {
+    /// It may start; the account counts it.
+    Yes,
+    /// It must wait: until then, or until the next grant.
+    Wait(Option<Instant>),
+    /// It never can: it is larger than the limit.
+    TooLarge(String),
+}
+
+impl Ledger {
+    pub(crate) fn new(account: Arc<str>, configured: Limits) -> Arc<Self> {
+        let state = State {
+            configured,
+            per_minute: PerDimension::from_fn(|dimension| configured.per_minute(dimension)),
+            stock: PerDimension::default(),
+            unused: PerDimension::default(),
+            granted: false,
+            slots: None,
+            sharers: 1,
+            in_flight: 0,
+            heard: Heard::default(),
+            told: Told::default(),
+            full: false,
+            blocked: None,
+        };
+        Arc::new(Self { account, state: Mutex::new(state) })
+    }
+
+    /// Takes what a call needs, if it may start now.
+    pub(crate) fn take(&self, need: &Need, now: Instant) -> Taken {
+        self.lock().take(need, now)
+    }
+
+    /// Gives back what a call took and did not use; below zero, takes what it used beyond that. The call has ended.
+    pub(crate) fn settle(&self, taken: &Need, used: &Need) {
+        let mut state = self.lock();
+        state.in_flight = state.in_flight.saturating_sub(1);
+        for dimension in Dimension::ALL {
+            if state.per_minute[dimension].is_some() {
+                state.unused[dimension] += signed(taken[dimension]) - signed(used[dimension]);
+            }
+        }
+    }
+
+    /// Notes how a call went.
+    pub(crate) fn hear(&self, note: impl FnOnce(&mut Heard)) {
+        note(&mut self.lock().heard);
+    }
+
+    /// Notes what headers told.
+    pub(crate) fn tell(&self, told: Told) {
+        self.lock().told = told;
+    }
+
+    /// Replaces the limits that this worker's file says.
+    pub(crate) fn configure(&self, limits: Limits) {
+        self.lock().configured = limits;
+    }
+
+    /// Tells whether tokens are limited, so that it is worth counting them.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        let state = self.lock();
+        Dimension::ALL.iter().skip(1).any(|dimension| state.per_minute[*dimension].is_some())
+    }
+
+    /// Returns why nothing can start for long, and for how long yet.
+    pub(crate) fn blocked(&self) -> Option<(Duration, String)> {
+        let state = self.lock();
+        let (until, reason) = state.blocked.as_ref()?;
+        Some((until.saturating_duration_since(Instant::now()), reason.clone()))
+    }
+
+    /// Returns how many calls can start here in a second, where that is limited: this worker's share.
+    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+    pub(crate) fn calls_per_second(&self) -> Option<f64> {
+        let state = self.lock();
+        Some(state.per_minute[Dimension::Requests]? as f64 / 60.0 / state.sharers.max(1) as f64)
+    }
+
+    /// Returns how many calls run.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.lock().in_flight
+    }
+
+    /// Says for people what is limited.
+    pub(crate) fn limits(&self) -> String {
+        let state = self.lock();
+        let parts: Vec<String> = Dimension::ALL
+            .into_iter()
+            .filter_map(|dimension| Some(format!("{} {}", state.per_minute[dimension]?, dimension.unit())))
+            .collect();
+        if parts.is_empty() { "its concurrency".to_owned() } else { parts.join(", ") }
+    }
+
+    /// Makes an ask of what happened since the last one. `waiting`: calls that could start within a second, and what they and
+    /// the next of them need; `slots`: calls that this worker would run at once.
+    pub(crate) fn ask(&self, waiting: &Demand, now: Instant) -> Ask {
+        let mut state = self.lock();
+        state.expire(now);
+        let want = PerDimension::from_fn(|dimension| {
+            if state.per_minute[dimension].is_none() && dimension != Dimension::Requests {
+                return Want::default();
+            }
+            let have = state.stock(dimension);
+            let least = waiting.next[dimension].saturating_sub(have);
+            Want { units: waiting.all[dimension].saturating_sub(have).max(least), least }
+        });
+        let ask = Ask {
+            told: state.told,
+            want,
+            unused: state.unused,
+            in_flight: state.in_flight,
+            slots: (state.in_flight + waiting.calls).min(waiting.most),
+            full: state.full,
+            heard: state.heard,
+            ..Ask::of(Arc::clone(&self.account), state.configured)
+        };
+        (state.unused, state.heard, state.told, state.full) =
+            (PerDimension::default(), Heard::default(), Told::default(), false);
+        ask
+    }
+
+    /// Takes an ask back that had no answer. What was not used is lost: the store may have heard of it.
+    pub(crate) fn take_back(&self, ask: &Ask) {
+        let mut state = self.lock();
+        state.heard.started += ask.heard.started;
+        state.heard.refused += ask.heard.refused;
+        state.heard.overloaded += ask.heard.overloaded;
+        state.heard.troubled += ask.heard.troubled;
+        for dimension in Dimension::ALL {
+            state.unused[dimension] += ask.unused[dimension].min(0);
+        }
+        if state.told.is_empty() {
+            state.told = ask.told;
+        }
+    }
+
+    /// Takes in what was granted to an ask that was sent and answered at these times.
+    pub(crate) fn grant(&self, grant: &Grant, sent: Instant, answered: Instant) {
+        let mut state = self.lock();
+        state.granted = true;
+        state.per_minute = grant.per_minute;
+        state.slots = grant.slots;
+        state.sharers = grant.sharers;
+        state.blocked =
+            grant.blocked.as_ref().map(|Blocked { length, reason }| (answered + *length, reason.clone()));
+        for dimension in Dimension::ALL {
+            if state.per_minute[dimension].is_none() {
+                state.stock[dimension].clear();
+            }
+            if let Some(slice) = grant.slices[dimension] {
+                state.stock[dimension].push_back(Piece::new(slice, sent, answered));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What waits for an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Demand {
+    /// Calls that wait.
+    pub(crate) calls: u64,
+    /// Calls that this worker runs at once at most.
+    pub(crate) most: u64,
+    /// Units of what can start within about a second.
+    pub(crate) all: Need,
+    /// Units of the call that is next.
+    pub(crate) next: Need,
+}
+
+impl State {
+    fn take(&mut self, need: &Need, now: Instant) -> Taken {
+        self.expire(now);
+        if !self.granted {
+            return Taken::Wait(None);
+        }
+        if self.slots.is_some_and(|slots| self.in_flight >= slots) {
+            self.full = true;
+            return Taken::Wait(None);
+        }
+        let mut wait: Option<Option<Instant>> = None;
+        for dimension in Dimension::ALL {
+            let Some(per_minute) = self.per_minute[dimension] else { continue };
+            let needed = need[dimension];
+            if needed == 0 {
+                continue;
+            }
+            if dimension != Dimension::Requests && needed > per_minute {
+                let unit = dimension.unit();
+                return Taken::TooLarge(format!(
+                    "it needs {needed} tokens and the limit of account {{account}} is {per_minute} {unit}: it can never start; \
+                     shorten it or lower max_tokens"
+                ));
+            }
+            let at = match self.stock[dimension].front() {
+                Some(front) if self.stock(dimension) >= needed => Some(front.next),
+                _ => None,
+            };
+            if at.is_none_or(|at| at > now) {
+                self.full |= dimension == Dimension::Requests;
+                // The longest wait of all dimensions; one without an end counts as longest.
+                wait = Some(match (wait, at) {
+                    (Some(None), _) | (_, None) => None,
+                    (Some(Some(before)), Some(at)) => Some(before.max(at)),
+                    (None, at) => at,
+                });
+            }
+        }
+        if let Some(wait) = wait {
+            return Taken::Wait(wait);
+        }
+        for dimension in Dimension::ALL {
+            if self.per_minute[dimension].is_some() {
+                spend(&mut self.stock[dimension], need[dimension]);
+            }
+        }
+        self.in_flight += 1;
+        self.heard.started += 1;
+        Taken::Yes
+    }
+
+    fn stock(&self, dimension: Dimension) -> u64 {
+        self.stock[dimension].iter().map(|piece| piece.left).sum()
+    }
+
+    /// Voids what is past its end.
+    fn expire(&mut self, now: Instant) {
+        for dimension in Dimension::ALL {
+            while let Some(piece) = self.stock[dimension].front()
+                && (piece.left == 0 || piece.ends + GRACE < now)
+            {
+                self.unused[dimension] += signed(piece.left);
+                self.stock[dimension].pop_front();
+            }
+        }
+    }
+}
+
+impl Piece {
+    /// Begins no earlier and ends no later than the store meant: the answer took its time.
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of a slice")]
+    fn new(slice: Slice, sent: Instant, answered: Instant) -> Self {
+        let at = |from: Instant, micros: i64| match u64::try_from(micros) {
+            Ok(ahead) => from + Duration::from_micros(ahead),
+            Err(_) => from.checked_sub(Duration::from_micros(micros.unsigned_abs())).unwrap_or(from),
+        };
+        Self {
+            left: slice.units,
+            next: at(answered, slice.begins),
+            unit: (slice.ends - slice.begins) as f64 / 1e6 / slice.units.max(1) as f64,
+            ends: at(sent, slice.ends),
+        }
+    }
+}
+
+/// Spends units from the front on.
+#[expect(clippy::cast_precision_loss, reason = "units of a slice")]
+fn spend(stock: &mut VecDeque<Piece>, mut units: u64) {
+    while let Some(piece) = stock.front_mut() {
+        let now = units.min(piece.left);
+        piece.left -= now;
+        piece.next += Duration::from_secs_f64(piece.unit * now as f64);
+        units -= now;
+        if piece.left > 0 || units == 0 {
+            return;
+        }
+        stock.pop_front();
+    }
+}
+
+fn signed(units: u64) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests;
