@@ -58,12 +58,25 @@ struct State {
 
 #[derive(Debug)]
 enum Mode {
-    Open { works: bool, faults: u32, failures: u32, refusals: u32 },
+    Open {
+        works: bool,
+        faults: u32,
+        failures: u32,
+        refusals: u32,
+    },
     /// No call may start; at the end one worker of the fleet is told to probe.
-    Resting { until: Instant, report: Report },
+    Resting {
+        until: Instant,
+        report: Report,
+    },
     /// The next call is the probe.
-    Ready { report: Report },
-    Probing { since: Instant, report: Report },
+    Ready {
+        report: Report,
+    },
+    Probing {
+        since: Instant,
+        report: Report,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -329,8 +342,7 @@ impl Gate {
 
     /// Pauses here at once, and tells the fleet.
     fn rest(&self, state: &mut State, pausing: Pausing) {
-        let report =
-            Report { text: pausing.reason.clone(), class: pausing.class.clone(), refusal: pausing.refusal };
+        let report = Report { text: pausing.reason.clone(), class: pausing.class.clone(), refusal: pausing.refusal };
         if state.mode.is_open() {
             tracing::warn!(deployment = %self.deployment.name, failure.code = pausing.class, reason = pausing.reason, "deployment paused");
         }

@@ -19,14 +19,22 @@ const WINDOW_LEFT: f64 = 0.7;
 const PLATEAU_S: f64 = 4.0;
 /// The curve's steepness, from the two above.
 const STEEPNESS: f64 = (1.0 - PACE_LEFT) / (PLATEAU_S * PLATEAU_S * PLATEAU_S);
-/// What was sent before a cut is refused after it: that is the same episode.
+/// What was sent before a cut of the window comes back after it: that is the same episode.
 const EPISODE: Micros = 2_000_000;
+/// Refusals that mean something; one stray refusal among many does not.
+const SEVERAL: f64 = 2.0;
+/// How long nothing is refused when an episode is over.
+const QUIET: Micros = 600_000;
+/// How long an episode is watched before its measure counts.
+const WATCH: Micros = 150_000;
+/// How far below the share that was not refused a pace is not cut.
+const MARGIN: f64 = 0.02;
 /// How often the window grows.
 const STEP: Micros = 250_000;
 /// How long a server's error holds growth up.
 const CALM: Micros = 2_000_000;
-/// Seconds over which calls are counted.
-const SPAN: usize = 4;
+/// How fast calls are forgotten that were counted.
+const MEMORY_S: f64 = 1.0;
 /// Most that a step of the curve adds, as a factor.
 const MOST_GROWTH: f64 = 1.5;
 
@@ -44,19 +52,29 @@ pub(super) struct Adapt {
     window: Option<f64>,
     /// Whether it doubles yet.
     slow: bool,
-    cut_at: Micros,
     window_cut_at: Micros,
     grown_at: Micros,
     troubled_at: Micros,
-    /// Calls and refusals by second, for [`SPAN`] of them.
-    recent: Vec<Second>,
+    counted_at: Micros,
+    /// Calls of about the last second.
+    started: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    episode: Option<Episode>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Second {
-    second: i64,
-    started: u64,
-    refused: u64,
+/// A time in which the provider refuses: what it takes meanwhile is its limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Episode {
+    since: Micros,
+    /// The last refusal.
+    until: Micros,
+    /// The pace that was tried.
+    tried: f64,
+    started: f64,
+    refused: f64,
+    /// Calls since the last refusal; they count if another one follows.
+    pending: f64,
 }
 
 /// What was heard of an account since the last time.
@@ -83,13 +101,14 @@ impl Adapt {
         full: bool,
         known: bool,
     ) -> Option<String> {
+        let before = self.counted_at;
         self.count(now, heard);
         if heard.troubled > 0 || heard.overloaded > 0 {
             self.troubled_at = now;
         }
         let mut changed = None;
-        if heard.refused > 0 && self.is_episode(now) {
-            changed = Some(self.cut_pace(now));
+        if self.is_refused(before.max(now - STEP), now, heard) {
+            changed = self.cut_pace();
         }
         if heard.overloaded > 0 && now - self.window_cut_at >= EPISODE {
             changed = Some(self.cut_window(now, in_flight));
@@ -125,39 +144,47 @@ impl Adapt {
         self.refused_at = None;
     }
 
-    /// Tells whether enough was refused lately to mean something: one stray refusal among many does not.
-    pub(super) fn is_refused(&self) -> bool {
-        let (started, refused) = self.sums();
-        refused >= 2.max(started / 100)
-    }
-
     /// Moves with the store's clock, where that was set back.
     pub(super) fn shift(&mut self, by: Micros) {
-        for at in [&mut self.cut_at, &mut self.window_cut_at, &mut self.grown_at, &mut self.troubled_at] {
+        self.episode = None;
+        for at in [&mut self.window_cut_at, &mut self.grown_at, &mut self.troubled_at, &mut self.counted_at] {
             *at -= by;
         }
-        self.recent.clear();
     }
 
-    fn is_episode(&self, now: Micros) -> bool {
-        now - self.cut_at >= EPISODE && self.is_refused()
+    /// Follows the episode of refusals, if there is one; returns whether it has just shown more.
+    #[expect(clippy::cast_precision_loss, reason = "calls of a second")]
+    fn is_refused(&mut self, before: Micros, now: Micros, heard: Heard) -> bool {
+        let (started, refused) = (heard.started as f64, heard.refused as f64);
+        if self.episode.is_some_and(|episode| now - episode.until >= QUIET) {
+            self.episode = None;
+        }
+        if refused == 0.0 {
+            if let Some(episode) = &mut self.episode {
+                episode.pending += started;
+            }
+            return false;
+        }
+        let tried = self.pace().unwrap_or(self.started / MEMORY_S * 60.0);
+        let episode = self.episode.get_or_insert(Episode { since: before, tried, ..Episode::default() });
+        episode.until = now;
+        episode.started += started + std::mem::take(&mut episode.pending);
+        episode.refused += refused;
+        episode.refused >= SEVERAL && now - episode.since >= WATCH
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "calls of some seconds")]
-    fn cut_pace(&mut self, now: Micros) -> String {
-        let (started, refused) = self.sums();
-        let seconds = self.recent.iter().map(|second| second.second).min().map_or(1.0, |first| {
-            let span = now as f64 / 1e6 - first as f64;
-            span.clamp(0.25, SPAN as f64)
-        });
-        let taken = started.saturating_sub(refused).max(1) as f64 / seconds * 60.0;
-        // While little was refused, what was taken is the limit or just below it; what a pause kept back is no measure.
-        let before = self.pace();
-        self.refused_at = Some(before.map_or(taken, |before| taken.clamp(0.5 * before, before)));
-        (self.run, self.cut_at) = (0, now);
-        self.recent.clear();
+    /// Sets the pace to what the provider takes while it refuses: what was taken, or the share of what was tried, whichever is
+    /// more, since a short time measures the one badly and a burst the other.
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of an episode")]
+    fn cut_pace(&mut self) -> Option<String> {
+        let Episode { since, until, tried, started, refused, .. } = self.episode?;
+        let share = (refused / started.max(refused)).min(1.0);
+        let measured = (started - refused).max(0.0) / ((until - since) as f64 / 60e6);
+        let refused_at = measured.max(tried * (1.0 - share - MARGIN)).clamp(1.0, tried.max(1.0));
+        let is_news = self.run > 0 || self.refused_at.is_none();
+        (self.refused_at, self.run) = (Some(refused_at), 0);
         let to = self.pace().unwrap_or_default();
-        format!("{refused} of {started} calls refused: {to:.0} calls per minute now")
+        is_news.then(|| format!("{:.0} % of the calls refused: {to:.0} calls per minute now", share * 100.0))
     }
 
     #[expect(clippy::cast_precision_loss, reason = "calls at once")]
@@ -169,7 +196,9 @@ impl Adapt {
     }
 
     fn grow(&mut self, now: Micros, step: Micros) {
-        if let Some(before) = self.pace() {
+        if self.episode.is_none()
+            && let Some(before) = self.pace()
+        {
             self.run += step;
             // Far from the last refusal the curve is steep: no step is a leap.
             if self.pace().is_some_and(|pace| pace > before * MOST_GROWTH) {
@@ -185,26 +214,11 @@ impl Adapt {
         }
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "calls of a second")]
     fn count(&mut self, now: Micros, heard: Heard) {
-        let second = now.div_euclid(1_000_000);
-        let first = second - i64::try_from(SPAN).unwrap_or_default();
-        self.recent.retain(|other| other.second > first);
-        if heard.started == 0 && heard.refused == 0 {
-            return;
-        }
-        match self.recent.iter_mut().find(|other| other.second == second) {
-            Some(other) => {
-                other.started += heard.started;
-                other.refused += heard.refused;
-            }
-            None => self.recent.push(Second { second, started: heard.started, refused: heard.refused }),
-        }
-    }
-
-    fn sums(&self) -> (u64, u64) {
-        self.recent
-            .iter()
-            .fold((0, 0), |(started, refused), second| (started + second.started, refused + second.refused))
+        let kept = (-((now - self.counted_at).max(0) as f64) / 1e6 / MEMORY_S).exp();
+        self.counted_at = now;
+        self.started = self.started * kept + heard.started as f64;
     }
 }
 
@@ -253,16 +267,20 @@ mod tests {
     }
 
     #[test]
-    fn an_episode_of_refusals_is_one_cut() {
+    fn refusals_cut_the_pace_by_their_share() {
         let mut adapt = Adapt::default();
-        for tick in 0..8 {
-            adapt.hear(10_000_000 + tick * TICK, started(20), 32, true, true);
+        for tick in 0..40 {
+            adapt.hear(10_000_000 + tick * TICK, started(25), 32, true, true);
         }
-        assert!(adapt.hear(12_000_000, refused(40, 20), 32, true, true).is_some());
+        assert!(adapt.hear(20_000_000, refused(25, 12), 32, true, true).is_some());
+        adapt.hear(20_250_000, refused(24, 12), 32, true, true);
         let pace = adapt.pace().unwrap();
-        assert!((4_000.0..5_500.0).contains(&pace), "{pace}");
-        assert_eq!(adapt.hear(12_500_000, refused(10, 10), 32, true, true), None, "sent before the cut");
-        assert!(adapt.pace().unwrap() >= pace);
+        assert!((2_500.0..3_200.0).contains(&pace), "half of 6,000: {pace}");
+        for tick in 4..20 {
+            adapt.hear(20_000_000 + tick * TICK, started(10), 32, true, true);
+        }
+        let plateau = adapt.pace().unwrap();
+        assert!((1.02..1.07).contains(&(plateau / pace)), "{pace} {plateau}");
     }
 
     #[test]

@@ -36,7 +36,8 @@ struct Class<T> {
 
 impl<T> Queue<T> {
     pub(crate) fn new() -> Self {
-        let class = |priority: Priority| Class { weight: priority.weight().into(), credit: 0, batches: VecDeque::new() };
+        let class =
+            |priority: Priority| Class { weight: priority.weight().into(), credit: 0, batches: VecDeque::new() };
         Self { classes: Priority::ALL.map(class), len: 0 }
     }
 
@@ -56,7 +57,8 @@ impl<T> Queue<T> {
 
     /// Returns the job that is next, if none is looked at.
     pub(super) fn next(&self) -> Option<&T> {
-        let class = self.order().into_iter().map(|index| &self.classes[index]).find(|class| !class.batches.is_empty())?;
+        let class =
+            self.order().into_iter().map(|index| &self.classes[index]).find(|class| !class.batches.is_empty())?;
         class.batches.front()?.1.front()
     }
 

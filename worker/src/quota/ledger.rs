@@ -189,15 +189,24 @@ impl Ledger {
         }
     }
 
+    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
     /// Takes in what was granted to an ask that was sent and answered at these times.
     pub(crate) fn grant(&self, grant: &Grant, sent: Instant, answered: Instant) {
         let mut state = self.lock();
         state.granted = true;
+        for dimension in Dimension::ALL {
+            if let (Some(from), Some(to)) = (state.per_minute[dimension], grant.per_minute[dimension])
+                && to < from
+            {
+                // What was leased at a faster rate is spent at the new one.
+                let slower = from as f64 / to.max(1) as f64;
+                state.stock[dimension].iter_mut().for_each(|piece| piece.unit *= slower);
+            }
+        }
         state.per_minute = grant.per_minute;
         state.slots = grant.slots;
         state.sharers = grant.sharers;
-        state.blocked =
-            grant.blocked.as_ref().map(|Blocked { length, reason }| (answered + *length, reason.clone()));
+        state.blocked = grant.blocked.as_ref().map(|Blocked { length, reason }| (answered + *length, reason.clone()));
         for dimension in Dimension::ALL {
             if state.per_minute[dimension].is_none() {
                 state.stock[dimension].clear();

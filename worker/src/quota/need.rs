@@ -52,11 +52,15 @@ impl Size {
     pub(crate) fn of_body(body: &[u8]) -> Self {
         let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else { return Self::of_bytes(body.len()) };
         let number = |key: &str| value.get(key).and_then(serde_json::Value::as_u64);
-        let most = number("max_completion_tokens").or_else(|| number("max_tokens")).or_else(|| number("max_output_tokens"));
+        let most =
+            number("max_completion_tokens").or_else(|| number("max_tokens")).or_else(|| number("max_output_tokens"));
         let choices = number("n").unwrap_or(1).max(1);
         let parts = ["messages", "input", "prompt", "system", "instructions", "tools", "response_format"];
         let bytes: u64 = parts.iter().filter_map(|part| value.get(*part)).map(text_bytes).sum();
-        Self { input: bytes.div_ceil(BYTES_PER_TOKEN).max(1), most_output: most.map(|most| most.saturating_mul(choices)) }
+        Self {
+            input: bytes.div_ceil(BYTES_PER_TOKEN).max(1),
+            most_output: most.map(|most| most.saturating_mul(choices)),
+        }
     }
 }
 
@@ -216,7 +220,8 @@ mod tests {
 
     #[test]
     fn a_body_is_read_for_its_texts_and_its_bounds() {
-        let body = br#"{"model":"m","messages":[{"role":"user","content":"abcdefghijklmnopqrstuvwx"}],"max_tokens":50,"n":2}"#;
+        let body =
+            br#"{"model":"m","messages":[{"role":"user","content":"abcdefghijklmnopqrstuvwx"}],"max_tokens":50,"n":2}"#;
         let size = Size::of_body(body);
         assert_eq!((size.input, size.most_output), (8, Some(100)));
         assert_eq!(Size::of_body(b"no json").input, 2);
