@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use gristmill_common::splice::{Edit, Members, NotAnObject, apply, insertion, quoted};
+use memchr::memmem;
 
 /// Whether an answer is asked for as a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,9 +102,9 @@ fn with_include_usage(options: &str) -> String {
     }
 }
 
-/// Tells whether a text holds another.
+/// Tells whether a text holds another; in whole bodies, so many bytes at a time.
 pub(super) fn mentions(text: &[u8], wanted: &[u8]) -> bool {
-    text.windows(wanted.len()).any(|window| window == wanted)
+    memmem::find(text, wanted).is_some()
 }
 
 /// What a request asks for beside its content.
@@ -181,6 +182,16 @@ mod tests {
     fn streamed(body: &str, model: &str, tier: Option<&str>, how: Streaming) -> Result<(String, bool), NotAnObject> {
         fit(&Bytes::copy_from_slice(body.as_bytes()), model, tier, how)
             .map(|(bytes, streams)| (String::from_utf8(bytes.to_vec()).unwrap(), streams))
+    }
+
+    #[test]
+    fn a_text_is_found_wherever_it_stands() {
+        let far = [" ".repeat(100_000), "json_".to_owned(), " ".repeat(3)].concat();
+        for (text, is_found) in
+            [("json_", true), ("json_object", true), (&far, true), ("jsonjson_", true), ("json", false), ("", false)]
+        {
+            assert_eq!(mentions(text.as_bytes(), b"json_"), is_found);
+        }
     }
 
     #[test]
