@@ -11,7 +11,7 @@ mod messages;
 mod responses;
 mod sse;
 
-pub(super) use sse::{Event, Parser};
+pub(super) use sse::{Event, Parser, begins_as_stream};
 
 use super::address::Api;
 
