@@ -168,10 +168,15 @@ async fn exercise(store: &PostgresStore, full: BatchId) {
     store.mark_queued(&due).await.unwrap();
     store.unpublished(1000).await.unwrap();
     store.keep(owner, ttl).await.unwrap();
+    let gone = OwnerId::new(now);
+    store.register(&WorkerInfo { owner: gone, ..info }, ttl).await.unwrap();
+    store.deregister(gone).await.unwrap();
     store.bury(3, 1000).await.unwrap();
     store.close_cancelled(1000).await.unwrap();
     store.close_expired(1000).await.unwrap();
-    store.identities(full, None, 1000).await.unwrap();
+    let ended: Vec<JobId> =
+        store.identities(full, None, 1000).await.unwrap().into_iter().map(|(job, _)| job).take(500).collect();
+    assert_eq!(store.retry_jobs(full, &[Status::Succeeded], &ended).await.unwrap(), 500);
 }
 
 fn settlement(job: &JobRef, now: chrono::DateTime<chrono::Utc>) -> Settlement {

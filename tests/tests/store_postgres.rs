@@ -11,7 +11,9 @@ use gristmill_common::id::{BatchId, OwnerId};
 use gristmill_common::store::{Opened, PostgresStore, Store as _};
 use gristmill_tests::database::TestDatabase;
 use gristmill_tests::proxy::Proxy;
-use gristmill_tests::suite::store::{LONG, Lab, chunk, eventually, jobs, new_batch, owner, success};
+use gristmill_tests::suite::store::{
+    LONG, Lab, SHORT, chunk, eventually, jobs, new_batch, owner, success, worker_info,
+};
 use secrecy::ExposeSecret as _;
 
 async fn open() -> Lab {
@@ -91,4 +93,30 @@ async fn a_full_disk_of_the_server_is_said_and_may_pass() {
     assert!(text.starts_with("no space is left on the disk of PostgreSQL while"), "{text}");
     sqlx::raw_sql("DROP TRIGGER full_disk ON gristmill.keeper").execute(&mut connection).await.unwrap();
     keep().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_stands_still_in_a_copy_is_ended_once_somebody_is_dead() {
+    let database = TestDatabase::create().await;
+    let patience = Duration::from_millis(300);
+    let store = database.store().await.with_patience(patience);
+    let standing = sqlx::PgPool::connect(database.url().expose_secret()).await.unwrap();
+    let mut tx = standing.begin().await.unwrap();
+    let session: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await.unwrap();
+    let began = Instant::now();
+    let copy = tx.copy_in_raw("-- attempts come\nCOPY gristmill.attempt (job_id) FROM STDIN").await.unwrap();
+    let mut observer = database.connect().await;
+    let mut stands = async || {
+        let sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)";
+        sqlx::query_scalar::<_, bool>(sql).bind(session).fetch_one(&mut observer).await.unwrap()
+    };
+
+    store.register(&worker_info(owner()), SHORT).await.unwrap();
+    while stands().await {
+        assert!(began.elapsed() < Duration::from_secs(10), "it stands still");
+        store.bury(3, 100).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(began.elapsed() > patience * 3 / 2, "a session that may live was ended");
+    assert!(copy.finish().await.is_err(), "its transaction is gone");
 }

@@ -68,7 +68,8 @@ pub trait Transformer: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// The error that the call ends with: it was made, and its usage counts.
+    /// The error that the call ends with: it was made, and its usage counts. Unless the error has a body, it gets that of the
+    /// provider's answer.
     async fn answer(&self, _call: HookCall<'_>, answer: Answer) -> Result<Answer, Box<ErrorRecord>> {
         Ok(answer)
     }
@@ -165,6 +166,7 @@ impl Hooks {
         }
         let no_answer = || Err(Box::new(ErrorRecord::new(gristmill_common::failure::ErrorClass::Api, "no answer")));
         let mut outcome = std::mem::replace(&mut reply.outcome, no_answer());
+        let body = outcome.as_ref().ok().map(|answer| answer.body.clone());
         for transformer in self.transformers.iter().rev() {
             outcome = match outcome {
                 Ok(answer) => {
@@ -174,7 +176,11 @@ impl Hooks {
                 error => error,
             };
         }
-        reply.outcome = outcome;
+        // What was paid for is kept, whatever a transformer thinks of it.
+        reply.outcome = outcome.map_err(|error| match body {
+            Some(body) if error.body.is_none() => Box::new(error.with_body(&body)),
+            _ => error,
+        });
     }
 }
 

@@ -290,11 +290,10 @@ fn after_error(
     disposition: Disposition,
     error: &ErrorRecord,
 ) -> End {
-    let most_attempts =
-        u32::from(ticket.request.options.num_retries.or(gate.deployment.num_retries).unwrap_or(session.num_retries))
-            + 1;
+    let num_retries = ticket.request.options.num_retries.or(gate.deployment.num_retries).unwrap_or(session.num_retries);
     let spent = Spent { attempts: ticket.attempts, calls: ticket.calls, faults: ticket.faults };
-    match decide(disposition, error, spent, most_attempts, gate.works(), gate.paused_for()) {
+    let allowed = Allowed::of(u32::from(num_retries), error, &ticket.earlier);
+    match decide(disposition, error, spent, allowed, gate.works(), gate.paused_for()) {
         Next::Fail(verdict) => {
             let error = ErrorRecord { verdict: Some(verdict), earlier: ticket.earlier.clone(), ..error.clone() };
             let error = Some(Box::new(error));
@@ -334,6 +333,24 @@ struct Spent {
     faults: u32,
 }
 
+/// What a run whose last call ended with an error may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Allowed {
+    /// Calls that count, over the whole run.
+    attempts: u32,
+    /// Retries for errors of this class, if they are fewer, and those that were made.
+    alike: Option<(u32, u32)>,
+}
+
+impl Allowed {
+    /// Reads it off the configured retries, the error, and those of the earlier calls that are kept.
+    fn of(num_retries: u32, error: &ErrorRecord, earlier: &[EarlierAttempt]) -> Self {
+        let made = || earlier.iter().filter(|earlier| earlier.class == error.class).count();
+        let alike = Verdict::of(error).most_retries.map(|most| (most, u32::try_from(made()).unwrap_or(u32::MAX)));
+        Self { attempts: num_retries + 1, alike }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 enum Next {
     Fail(String),
@@ -345,7 +362,7 @@ fn decide(
     disposition: Disposition,
     error: &ErrorRecord,
     before: Spent,
-    most_attempts: u32,
+    allowed: Allowed,
     others_work: bool,
     paused_for: Duration,
 ) -> Next {
@@ -355,8 +372,17 @@ fn decide(
         Disposition::Final => Next::Fail(format!("not retried: {} is not retryable", error.class)),
         Disposition::Retry => {
             let spent = Spent { attempts: before.attempts + 1, ..spent };
-            if spent.attempts >= most_attempts {
-                return Next::Fail(format!("gave up after {} of {most_attempts} attempts", spent.attempts));
+            if spent.attempts >= allowed.attempts {
+                return Next::Fail(format!("gave up after {} of {} attempts", spent.attempts, allowed.attempts));
+            }
+            if let Some((most, made)) = allowed.alike
+                && made >= most
+            {
+                let class = &error.class;
+                return Next::Fail(format!(
+                    "gave up after {} attempts: {class} is retried {most}× at most",
+                    spent.attempts
+                ));
             }
             let after = Schedule::CALLS.delay_at_least(spent.attempts, asked);
             Next::Wake { after, reason: format!("retry after {}", error.class), spent }
@@ -448,7 +474,7 @@ mod tests {
 
     fn next(class: ErrorClass, before: Spent, others_work: bool) -> Next {
         let error = error(class);
-        decide(error.class.disposition(), &error, before, 3, others_work, Duration::ZERO)
+        decide(error.class.disposition(), &error, before, Allowed::of(2, &error, &[]), others_work, Duration::ZERO)
     }
 
     #[test]
@@ -477,11 +503,41 @@ mod tests {
     }
 
     #[test]
+    fn answers_that_are_none_are_asked_for_less_often_than_the_retries_allow() {
+        let (schema, answer, server) =
+            (ErrorClass::JsonSchemaValidation, ErrorClass::ApiResponseValidation, ErrorClass::InternalServer);
+        let (schema_s, answer_s) =
+            ("JSONSchemaValidationError is retried 1× at most", "APIResponseValidationError is retried 2× at most");
+        for (num_retries, classes, verdict) in [
+            (9, vec![&schema; 2], format!("gave up after 2 attempts: {schema_s}")),
+            (9, vec![&answer; 3], format!("gave up after 3 attempts: {answer_s}")),
+            (9, vec![&server, &answer, &schema, &schema], format!("gave up after 4 attempts: {schema_s}")),
+            (9, vec![&server; 10], "gave up after 10 of 10 attempts".to_owned()),
+            (0, vec![&schema], "gave up after 1 of 1 attempts".to_owned()),
+            (1, vec![&answer; 2], "gave up after 2 of 2 attempts".to_owned()),
+        ] {
+            let mut earlier: Vec<EarlierAttempt> = Vec::new();
+            let mut spent = FRESH;
+            for (attempt, class) in (1..).zip(&classes) {
+                let error = error((*class).clone());
+                let allowed = Allowed::of(num_retries, &error, &earlier);
+                match decide(error.disposition(), &error, spent, allowed, true, Duration::ZERO) {
+                    Next::Wake { spent: after, .. } => spent = after,
+                    Next::Fail(why) => assert_eq!((earlier.len() + 1, why), (classes.len(), verdict.clone())),
+                }
+                earlier.push(EarlierAttempt { attempt, class: error.class, status: None, message: String::new() });
+            }
+            assert_eq!(spent.attempts as usize, classes.len() - 1, "the last one ended it: {classes:?}");
+        }
+    }
+
+    #[test]
     fn refusals_do_not_use_attempts_and_wait_at_least_as_asked() {
         let error = ErrorRecord { retry_after_ms: Some(7_000), ..error(ErrorClass::RateLimit) };
         let mut spent = FRESH;
         for call in 1..50 {
-            let next = decide(error.class.disposition(), &error, spent, 3, true, Duration::ZERO);
+            let allowed = Allowed::of(2, &error, &[]);
+            let next = decide(error.class.disposition(), &error, spent, allowed, true, Duration::ZERO);
             let Next::Wake { after, spent: now, .. } = next else { panic!("a refusal never ends a run") };
             assert!(after >= Duration::from_secs(7));
             assert_eq!(now, Spent { attempts: 0, calls: call, faults: 0 });

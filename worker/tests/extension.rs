@@ -174,6 +174,7 @@ async fn a_transformer_that_panics_fails_its_job_and_an_observer_none() {
             // A call that was made is kept with what it took.
             let is_counted = rows[1].result.usage.input_tokens.is_some();
             assert_eq!(is_counted, matches!(step, Step::Answer), "{step:?}");
+            assert_eq!(error.body.is_some(), matches!(step, Step::Answer), "{step:?}");
         }
     }
 }
@@ -208,6 +209,9 @@ async fn what_a_transformer_refuses_ends_with_its_error_and_a_call_that_was_made
         assert_eq!((result.status, error.message.as_str()), (Status::Failed, message));
         assert_eq!(result.usage.input_tokens, input_tokens);
         assert_eq!(error.deployment.as_deref(), Some("birds"));
+        // The answer was paid for.
+        let kept = error.body.as_deref().is_some_and(|body| body.contains(r#""content":"hello""#));
+        assert_eq!(kept, !refuses_requests, "{error:?}");
     }
 }
 

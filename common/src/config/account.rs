@@ -16,8 +16,8 @@ pub(super) enum Key {
     Found(Found),
     /// It should come from a variable that is not set.
     Missing { place: String, variable: String },
-    /// The provider's own endpoint needs one; the note says what else was found.
-    Required { provider: &'static Provider, host: String, note: &'static str },
+    /// The provider's own endpoint needs one; the remedy says what to set, the note what else was found.
+    Required { provider: &'static Provider, host: String, remedy: String, note: String },
     /// It is set and cannot be read, for this reason.
     Unreadable(String),
 }
@@ -36,9 +36,14 @@ pub(super) fn account_key(provider: &Provider, env: &Env) -> Key {
 
 /// Returns the endpoint in a provider's variables.
 pub(super) fn account_base(provider: &Provider, env: &Env) -> Result<Option<Endpoint>, Error> {
+    Ok(named_base(provider, env)?.map(|(_, found)| found))
+}
+
+/// Returns the endpoint in a provider's variables, with the variable.
+fn named_base(provider: &Provider, env: &Env) -> Result<Option<(&'static str, Endpoint)>, Error> {
     for variable in provider.base_variables {
         if let Some(found) = endpoint(env.get(variable), variable)? {
-            return Ok(Some(found));
+            return Ok(Some((variable, found)));
         }
     }
     Ok(None)
@@ -55,30 +60,38 @@ pub(super) fn resolve(
     // it says.
     let shares_key = match &own_key {
         Key::None => true,
-        Key::Found(found) => provider.key_variables.contains(&found.name.as_str()),
+        Key::Found(Found { name, .. }) | Key::Missing { variable: name, .. } => {
+            provider.key_variables.contains(&name.as_str())
+        }
         _ => false,
     };
     let has_own_base = own_base.is_some();
-    let shared = account_base(provider, env)?;
+    let shared = named_base(provider, env)?;
     let api_base = match (own_base, &shared) {
         (Some(own), _) => own,
-        (None, Some(shared)) if shares_key => shared.clone(),
+        (None, Some((_, shared))) if shares_key => shared.clone(),
         (None, _) => own_endpoint(provider)?,
     };
+    // Every customer of Azure's has a host of his own: his key goes to the one that it was named beside.
+    let elsewhere = shared.filter(|(_, shared)| {
+        provider.dialect == Dialect::Azure && has_own_base && shared.0.host_str() != api_base.0.host_str()
+    });
     let needed = || match account_key(provider, env) {
         Key::None => required(provider, &api_base, ""),
         key => key,
     };
     let key = match own_key {
-        // Every customer of Azure's has a host of his own: his key goes to the one that it was named beside.
-        Key::None
-            if provider.dialect == Dialect::Azure
-                && has_own_base
-                && shared.as_ref().is_some_and(|shared| shared.0.host_str() != api_base.0.host_str()) =>
-        {
-            let note =
-                " (AZURE_API_KEY is sent to AZURE_API_BASE only: name the key of this endpoint in its own api_key)";
-            required(provider, &api_base, note)
+        Key::None if let Some((base_variable, _)) = elsewhere => {
+            let key_variable = match account_key(provider, env) {
+                Key::Found(found) => found.name,
+                _ => provider.key_variables.first().copied().unwrap_or_default().to_owned(),
+            };
+            Key::Required {
+                provider,
+                host: api_base.0.host_str().unwrap_or_default().to_owned(),
+                remedy: "api_key in its entry of model_list".to_owned(),
+                note: format!(" ({key_variable} is sent to {base_variable} only)"),
+            }
         }
         Key::None if is_own_host(provider, &api_base) && provider.needs_key => needed(),
         // An endpoint of its own without a key is a server that needs none.
@@ -95,12 +108,7 @@ pub(super) fn endpoint(text: Option<&str>, origin: &str) -> Result<Option<Endpoi
 }
 
 pub(super) fn own_endpoint(provider: &Provider) -> Result<Endpoint, Error> {
-    let Some(text) = provider.api_base else {
-        return Err(Error::MissingEndpoint {
-            provider: provider.name.to_owned(),
-            variable: provider.base_variables.first().copied().unwrap_or_default().to_owned(),
-        });
-    };
+    let Some(text) = provider.api_base else { return Err(missing_endpoint(provider, &Key::None)) };
     Endpoint::parse(text)
         .map_err(|problem| Error::Invalid { origin: format!("the address of {}", provider.name), problem })
 }
@@ -141,7 +149,35 @@ pub(super) fn account_headers(provider: &Provider, api_base: &Endpoint, env: &En
     .collect()
 }
 
-/// Says that an endpoint takes no call without a key.
-pub(super) fn required(provider: &'static Provider, api_base: &Endpoint, note: &'static str) -> Key {
-    Key::Required { provider, host: api_base.0.host_str().unwrap_or_default().to_owned(), note }
+/// Says what a provider of which everybody has an endpoint of his own lacks, where it was given this key.
+pub(super) fn missing_endpoint(provider: &Provider, key: &Key) -> Error {
+    let in_entry = "api_base in its entry of model_list";
+    let remedy = match key {
+        Key::Missing { place, variable } => {
+            return Error::MissingVariable { place: place.clone(), variable: variable.clone() };
+        }
+        Key::Unreadable(why) => return Error::UnreadableKey(why.clone()),
+        // The endpoint of the account is for the key of the account: to set it, or to have set it, changes nothing.
+        Key::Found(found) if !provider.key_variables.contains(&found.name.as_str()) => {
+            format!("{in_entry} (its key, {}, is not sent to {})", found.name, provider.base_variables.join(" or "))
+        }
+        _ => format!("{}, or {in_entry}", provider.base_variables.first().copied().unwrap_or_default()),
+    };
+    Error::MissingEndpoint { provider: provider.name.to_owned(), remedy }
+}
+
+/// Says that an endpoint takes no call without a key of the account.
+pub(super) fn required(provider: &'static Provider, api_base: &Endpoint, note: &str) -> Key {
+    let (first, others) = provider.key_variables.split_first().map_or(("", &[][..]), |(a, b)| (*a, b));
+    let others = others.iter().map(|name| format!(", {name}")).collect::<String>();
+    let what = match provider.dialect {
+        Dialect::OpenAi if provider.name == "openai" => ", or name another endpoint with --api-base",
+        _ => "",
+    };
+    Key::Required {
+        provider,
+        host: api_base.0.host_str().unwrap_or_default().to_owned(),
+        remedy: format!("{first} (or {first}_FILE{others}){what}"),
+        note: note.to_owned(),
+    }
 }

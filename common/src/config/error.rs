@@ -72,12 +72,12 @@ pub enum Error {
         variable: String,
     },
     /// A provider's own endpoint without a key.
-    #[error("no key for {host}: set {variables}{note}")]
+    #[error("no key for {host}: set {remedy}{note}")]
     MissingKey {
         /// The endpoint's host.
         host: String,
         /// What may be set.
-        variables: String,
+        remedy: String,
         /// What else was found and why it is not used; empty or with a leading blank.
         note: String,
     },
@@ -85,12 +85,12 @@ pub enum Error {
     #[error("{0}")]
     UnreadableKey(String),
     /// A provider of which everybody has an endpoint of his own.
-    #[error("no endpoint for provider `{provider}`: set {variable}, or api_base in its entry of model_list")]
+    #[error("no endpoint for provider `{provider}`: set {remedy}")]
     MissingEndpoint {
         /// The provider.
         provider: String,
-        /// The variable that can name it.
-        variable: String,
+        /// What may be set, and why nothing else would do.
+        remedy: String,
     },
     /// A provider that is not built in.
     #[error(

@@ -15,7 +15,8 @@ use url::Url;
 use crate::quota::Limits;
 
 use super::account::{
-    Key, account_base, account_headers, account_key, endpoint, is_own_host, own_endpoint, required, resolve,
+    Key, account_base, account_headers, account_key, endpoint, is_own_host, missing_endpoint, own_endpoint, required,
+    resolve,
 };
 use super::env::Found;
 use super::file::Section;
@@ -226,12 +227,7 @@ impl Entry {
             Ok(provider) => *provider,
             Err(name) => return Err(unsupported(name)),
         };
-        let Some(api_base) = self.api_base.clone() else {
-            return Err(Error::MissingEndpoint {
-                provider: provider.name.to_owned(),
-                variable: provider.base_variables.first().copied().unwrap_or_default().to_owned(),
-            });
-        };
+        let Some(api_base) = self.api_base.clone() else { return Err(missing_endpoint(provider, &self.key)) };
         // No model of OpenAI's own has a slash in its name: what stands before it was meant to be a provider.
         if let Some((prefix, _)) = self.model.split_once('/')
             && provider.name == "openai"
@@ -245,15 +241,8 @@ impl Entry {
             Key::Missing { place, variable } => {
                 return Err(Error::MissingVariable { place: place.clone(), variable: variable.clone() });
             }
-            Key::Required { provider, host, note } => {
-                let (first, others) = provider.key_variables.split_first().map_or(("", &[][..]), |(a, b)| (*a, b));
-                let others = others.iter().map(|name| format!(", {name}")).collect::<String>();
-                let what = match provider.dialect {
-                    Dialect::OpenAi if provider.name == "openai" => ", or name another endpoint with --api-base",
-                    _ => "",
-                };
-                let variables = format!("{first} (or {first}_FILE{others}){what}");
-                return Err(Error::MissingKey { host: host.clone(), variables, note: (*note).to_owned() });
+            Key::Required { host, remedy, note, .. } => {
+                return Err(Error::MissingKey { host: host.clone(), remedy: remedy.clone(), note: note.clone() });
             }
             Key::Unreadable(why) => return Err(Error::UnreadableKey(why.clone())),
         };
@@ -455,10 +444,10 @@ fn read_entry(
     let (api_base, key) = match &provider {
         Ok(provider) => {
             let uses_account = own_base.is_none();
-            let (api_base, key) = match resolve(provider, own_base, own_key, env) {
+            let (api_base, key) = match resolve(provider, own_base, own_key.clone(), env) {
                 Ok((api_base, key)) => (Some(api_base), key),
                 // What one entry lacks is no fault of the others.
-                Err(Error::MissingEndpoint { .. }) => (None, Key::None),
+                Err(Error::MissingEndpoint { .. }) => (None, own_key),
                 Err(error) => return Err(error),
             };
             if provider.dialect == Dialect::Azure && uses_account && wire.api_version.is_none() {

@@ -335,6 +335,57 @@ fn a_key_of_one_host_goes_to_no_other() {
 }
 
 #[test]
+fn what_azure_lacks_is_named_by_what_is_set() {
+    let key = ("AZURE_OPENAI_API_KEY", "azure-key");
+    let base = ("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com");
+    let (mine, account) = ("MY_KEY", "AZURE_API_KEY");
+    let own_key = format!("model: azure/d, api_key: os.environ/{mine}");
+    let account_key = format!("model: azure/d, api_key: os.environ/{account}");
+    let own_base = "model: azure/d, api_base: 'https://theirs.openai.azure.com'";
+    for (params, env, wanted) in [
+        (
+            own_key.as_str(),
+            &[(mine, "k"), base][..],
+            "no endpoint for provider `azure`: set api_base in its entry of model_list (its key, MY_KEY, is not sent to \
+             AZURE_API_BASE or AZURE_OPENAI_ENDPOINT)",
+        ),
+        (
+            &own_key,
+            &[base],
+            "model_list[0].litellm_params.api_key in gristmill.yaml refers to the environment variable MY_KEY, which is not \
+             set; set it, or put it in ./.env",
+        ),
+        (
+            &account_key,
+            &[base],
+            "model_list[0].litellm_params.api_key in gristmill.yaml refers to the environment variable AZURE_API_KEY, which \
+             is not set; set it, or put it in ./.env",
+        ),
+        (
+            &account_key,
+            &[(account, "k")],
+            "no endpoint for provider `azure`: set AZURE_API_BASE, or api_base in its entry of model_list",
+        ),
+        (
+            own_base,
+            &[key, base],
+            "no key for theirs.openai.azure.com: set api_key in its entry of model_list (AZURE_OPENAI_API_KEY is sent to \
+             AZURE_OPENAI_ENDPOINT only)",
+        ),
+        (
+            own_base,
+            &[],
+            "no key for theirs.openai.azure.com: set AZURE_API_KEY (or AZURE_API_KEY_FILE, AZURE_OPENAI_API_KEY, \
+             AZURE_AD_TOKEN)",
+        ),
+    ] {
+        let yaml = format!("model_list:\n- {{model_name: m, litellm_params: {{{params}}}}}\n");
+        let config = Given { yaml: Some(&yaml), env, ..Given::default() }.load().unwrap();
+        assert_eq!(config.deployments_for(&["m"]).unwrap_err().to_string(), wanted, "{params}");
+    }
+}
+
+#[test]
 fn an_entry_says_how_it_is_spoken_to() {
     let config = Given {
         yaml: Some(

@@ -327,7 +327,7 @@ mod tests {
     fn what_is_missing_at_the_provider_ends_with_2() {
         let missing = Fault::from(config::Error::MissingKey {
             host: "api.openai.com".to_owned(),
-            variables: "OPENAI_API_KEY".to_owned(),
+            remedy: "OPENAI_API_KEY".to_owned(),
             note: String::new(),
         });
         assert_eq!((missing.exit.code(), &missing.json()["error"]["class"]), (2, &"AuthenticationError".into()));

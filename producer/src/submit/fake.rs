@@ -1,4 +1,6 @@
-//! A store and a broker in memory whose faults tests choose; what a submission does not use is not there.
+//! A store and a broker in memory whose faults tests choose.
+//!
+//! There is one batch, whose jobs nobody works; what a submission does not use says so.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -14,9 +16,9 @@ use gristmill_common::job::{Identity, Job, JobRef, LaneKey, StreamId};
 use gristmill_common::outcome::{ResultRow, Status};
 use gristmill_common::quota::{self, Limits};
 use gristmill_common::store::{
-    Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, DroppedPartition, Due, ErrorCount,
-    Flushed, Forgotten, JobDetail, JobLine, JobSelector, Keepership, Opened, Page, Progress, Recorded, Renewal, Result,
-    Sealed, Settlement, Store, Unpublished, Verdict, Wait, WorkerInfo, WorkerRow,
+    Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, DroppedPartition, Due, Error,
+    ErrorCount, Flushed, Forgotten, JobDetail, JobLine, JobSelector, Keepership, Opened, Page, Progress, Recorded,
+    Renewal, Result, Sealed, Settlement, Store, Unpublished, Verdict, Wait, WorkerInfo, WorkerRow,
 };
 use tokio::sync::watch;
 
@@ -199,64 +201,64 @@ impl Store for FakeStore {
     }
 
     async fn migrate(&self) -> Result<Vec<i64>> {
-        unimplemented!()
+        Ok(Vec::new())
     }
     async fn check_schema(&self) -> Result<()> {
-        unimplemented!()
+        Ok(())
     }
     async fn open_reruns(&self, _: BatchId, _: Option<JobId>, _: u32) -> Result<Vec<(JobId, u32)>> {
-        unimplemented!()
+        Ok(Vec::new())
     }
     async fn errors(&self, _: BatchId, _: u32) -> Result<Vec<ErrorCount>> {
-        unimplemented!()
+        Err(Error::Setup(not_for("errors")))
     }
     async fn progress(&self, _: BatchId) -> Result<Progress> {
-        unimplemented!()
+        Err(Error::Setup(not_for("progress")))
     }
     async fn waits(&self, _: BatchId, _: u32) -> Result<Vec<Wait>> {
-        unimplemented!()
+        Ok(Vec::new())
     }
     async fn workers(&self) -> Result<Vec<WorkerRow>> {
-        unimplemented!()
+        Ok(Vec::new())
     }
     async fn paused_deployments(&self) -> Result<Vec<DeploymentReport>> {
-        unimplemented!()
+        Ok(Vec::new())
     }
     async fn cancel(&self, _: BatchId) -> Result<bool> {
-        unimplemented!()
+        Err(Error::Setup(not_for("cancel")))
     }
     async fn retry(&self, _: BatchId, _: &[Status], _: Cursor, _: u32) -> Result<(u64, Option<Cursor>)> {
-        unimplemented!()
+        Err(Error::Setup(not_for("retry")))
     }
     async fn retry_jobs(&self, _: BatchId, _: &[Status], _: &[JobId]) -> Result<u64> {
-        unimplemented!()
+        Err(Error::Setup(not_for("retry_jobs")))
     }
     async fn find_jobs(&self, _: &JobSelector, _: u32) -> Result<Vec<(BatchId, JobId)>> {
-        unimplemented!()
+        Err(Error::Setup(not_for("find_jobs")))
     }
     async fn job(&self, _: BatchId, _: JobId) -> Result<Option<JobDetail>> {
-        unimplemented!()
+        Err(Error::Setup(not_for("job")))
     }
     async fn jobs(&self, _: BatchId, _: Option<&[Status]>, _: Option<JobId>, _: u32) -> Result<Vec<JobLine>> {
-        unimplemented!()
+        Err(Error::Setup(not_for("jobs")))
     }
     async fn resume(&self, _: Option<&str>) -> Result<Vec<DeploymentReport>> {
-        unimplemented!()
+        Ok(Vec::new())
     }
     async fn ended_before(&self, _: DateTime<Utc>, _: u32) -> Result<Vec<Batch>> {
-        unimplemented!()
+        Err(Error::Setup(not_for("ended_before")))
     }
     async fn forget(&self, _: BatchId, _: u32) -> Result<Forgotten> {
-        unimplemented!()
+        Err(Error::Setup(not_for("forget")))
     }
     async fn drop_empty_partitions(&self, _: PartDay) -> Result<Vec<DroppedPartition>> {
-        unimplemented!()
+        Ok(Vec::new())
     }
     async fn register(&self, _: &WorkerInfo, _: Duration) -> Result<()> {
-        unimplemented!()
+        Err(Error::Setup(not_for("register")))
     }
     async fn renew(&self, _: OwnerId, _: Duration, _: u32, _: &[DeploymentReport]) -> Result<Renewal> {
-        unimplemented!()
+        Err(Error::Setup(not_for("renew")))
     }
     async fn lease_quota(&self, _: OwnerId, _: &[quota::Ask]) -> Result<Vec<quota::Grant>> {
         Ok(Vec::new())
@@ -268,47 +270,52 @@ impl Store for FakeStore {
         Ok(Vec::new())
     }
     async fn deregister(&self, _: OwnerId) -> Result<()> {
-        unimplemented!()
+        Err(Error::Setup(not_for("deregister")))
     }
     async fn admit(&self, _: OwnerId, _: Vec<Arrival>) -> Result<Vec<Verdict>> {
-        unimplemented!()
+        Err(Error::Setup(not_for("admit")))
     }
     async fn calling(&self, _: OwnerId, _: JobId) -> Result<bool> {
-        unimplemented!()
+        Err(Error::Setup(not_for("calling")))
     }
     async fn flush(&self, _: OwnerId, _: &[Settlement]) -> Result<Flushed> {
-        unimplemented!()
+        Err(Error::Setup(not_for("flush")))
     }
     async fn keep(&self, _: OwnerId, _: Duration) -> Result<Keepership> {
-        unimplemented!()
+        Err(Error::Setup(not_for("keep")))
     }
     async fn bury(&self, _: u32, _: u32) -> Result<Burial> {
-        unimplemented!()
+        Err(Error::Setup(not_for("bury")))
     }
     async fn due(&self, _: u32) -> Result<Vec<Due>> {
-        unimplemented!()
+        Err(Error::Setup(not_for("due")))
     }
     async fn mark_queued(&self, _: &[Due]) -> Result<()> {
-        unimplemented!()
+        Err(Error::Setup(not_for("mark_queued")))
     }
     async fn unpublished(&self, _: u32) -> Result<Option<Unpublished>> {
-        unimplemented!()
+        Err(Error::Setup(not_for("unpublished")))
     }
     async fn close_cancelled(&self, _: u32) -> Result<u64> {
-        unimplemented!()
+        Err(Error::Setup(not_for("close_cancelled")))
     }
     async fn close_expired(&self, _: u32) -> Result<u64> {
-        unimplemented!()
+        Err(Error::Setup(not_for("close_expired")))
     }
     async fn bury_letter(&self, _: &DeadLetter) -> Result<()> {
-        unimplemented!()
+        Err(Error::Setup(not_for("bury_letter")))
     }
     async fn ensure_partitions(&self, _: PartDay) -> Result<()> {
-        unimplemented!()
+        Ok(())
     }
     async fn requeue(&self, _: BatchId) -> Result<u64> {
         Ok(0)
     }
+}
+
+/// Says that a method is none that a submission calls.
+fn not_for(method: &str) -> String {
+    format!("a submission does not call `{method}`, and nothing stands in for it here")
 }
 
 /// What the broker does with one call of `publish`.
@@ -372,22 +379,22 @@ impl Broker for FakeBroker {
     fn tell(&self, _: StreamId, _: Bytes) {}
 
     async fn listen(&self, _: StreamId) -> broker::Result<Box<dyn Pieces>> {
-        unimplemented!()
+        Err(broker::Error::Setup(not_for("listen")))
     }
     async fn consume(&self, _: &str, _: u16) -> broker::Result<Box<dyn Consumer>> {
-        unimplemented!()
+        Err(broker::Error::Setup(not_for("consume")))
     }
     async fn put_aside(&self, _: Aside, _: &str, _: &str, _: Bytes) -> broker::Result<()> {
-        unimplemented!()
+        Err(broker::Error::Setup(not_for("put_aside")))
     }
     async fn take_aside(&self, _: Aside, _: u32) -> broker::Result<Vec<AsideMessage>> {
-        unimplemented!()
+        Ok(Vec::new())
     }
     async fn check(&self) -> broker::Result<()> {
         Ok(())
     }
     async fn drift(&self, _: &[String]) -> broker::Result<Vec<Drift>> {
-        unimplemented!()
+        Ok(Vec::new())
     }
     async fn shutdown(&self) {}
 }

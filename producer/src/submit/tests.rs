@@ -3,7 +3,7 @@ use super::*;
 use crate::Options;
 use gristmill_common::batch::BatchState;
 use gristmill_common::job::LaneKey;
-use gristmill_common::store::{Cursor, Recorded};
+use gristmill_common::store::{Cursor, Recorded, Store as _};
 use proptest::prelude::*;
 
 #[derive(Clone, Default)]
@@ -309,6 +309,15 @@ async fn a_subscription_ends_with_the_batch_and_misses_nothing() {
     assert!(subscription.next_page().await.unwrap().is_none());
     let resumed = bench.producer().subscribe(id, Cursor { xid: 0, seq: 1 }, CancellationToken::new());
     assert_eq!(resumed.rows().collect::<Vec<_>>().await.len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_submission_does_not_call_says_so() {
+    let bench = Bench::default();
+    let error = bench.store.due(1).await.unwrap_err();
+    assert_eq!(error.to_string(), "a submission does not call `due`, and nothing stands in for it here");
+    assert!(!error.is_transient(), "nobody tries again");
+    assert_eq!(bench.store.workers().await.unwrap(), []);
 }
 
 #[test]

@@ -12,11 +12,13 @@ use http::{HeaderMap, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
-use super::stream::{Event, Parser};
+use super::stream::{Event, Parser, begins_as_stream};
 use super::transport;
 
 /// How long the end of a stream is waited for once all of it was heard.
 const TO_END: Duration = Duration::from_millis(20);
+/// How much blank space may stand before an answer while it is told from a stream.
+const MOST_BLANKS: usize = 16 * 1024;
 
 /// What one exchange may take.
 #[derive(Debug, Clone, Copy)]
@@ -58,8 +60,8 @@ pub(super) enum Heard {
 /// Hears the events of a stream.
 pub(super) type Listener<'a> = &'a mut (dyn FnMut(Event<'_>) -> Heard + Send);
 
-/// Sends a request and reads its answer. `body` becomes the request's body; an answer that is a stream goes to the listener, if
-/// there is one.
+/// Sends a request and reads its answer. `body` becomes the request's body; an answer that is a stream, by its content type or by
+/// how it begins, goes to the listener, if there is one.
 pub(super) async fn exchange(
     client: &reqwest::Client,
     mut request: reqwest::Request,
@@ -82,15 +84,19 @@ pub(super) async fn exchange(
     exchange.body = match clock.head(client.execute(request), &sent).await {
         Ok(mut response) => {
             exchange.first_byte = Some(started.elapsed());
-            let body = match listener {
-                Some(listener) if response.status().is_success() && is_event_stream(response.headers()) => {
-                    exchange.streamed = true;
-                    let since = sent.get().copied().unwrap_or(started);
-                    let (first, ended) = clock.stream(&mut response, since, listener).await;
-                    exchange.first_byte = first.map(|first| first.duration_since(started));
-                    ended.map(|()| Bytes::new())
-                }
-                _ => clock.body(&mut response).await,
+            let body = match listener.filter(|_| response.status().is_success()) {
+                None => clock.body(&mut response, Bytes::new()).await,
+                Some(listener) => match clock.opening(&mut response).await {
+                    Err(record) => Err(record),
+                    Ok(Opening::Plain(head)) => clock.body(&mut response, head).await,
+                    Ok(Opening::Stream(head)) => {
+                        exchange.streamed = true;
+                        let since = sent.get().copied().unwrap_or(started);
+                        let (first, ended) = clock.stream(&mut response, head, since, listener).await;
+                        exchange.first_byte = first.map(|first| first.duration_since(started));
+                        ended.map(|()| Bytes::new())
+                    }
+                },
             };
             exchange.head = Some((response.status(), std::mem::take(response.headers_mut())));
             body
@@ -100,6 +106,13 @@ pub(super) async fn exchange(
     exchange.sent = sent.get().is_some();
     exchange.total = started.elapsed();
     exchange
+}
+
+/// What an answer is, by its beginning; holds what was read to tell.
+#[derive(Debug)]
+enum Opening {
+    Plain(Bytes),
+    Stream(Bytes),
 }
 
 /// The limits of an exchange that has begun.
@@ -144,14 +157,40 @@ impl Watch {
         }
     }
 
-    async fn body(&self, response: &mut reqwest::Response) -> Result<Bytes, ErrorRecord> {
+    /// Tells whether the answer is a stream. Servers and gateways send streams as `text/plain`, as `application/octet-stream` or
+    /// under no type: what does not say that it is one is known by its first bytes, which are usually all in the first piece.
+    async fn opening(&self, response: &mut reqwest::Response) -> Result<Opening, ErrorRecord> {
+        if is_event_stream(response.headers()) {
+            return Ok(Opening::Stream(Bytes::new()));
+        }
         let cap = self.limits.max_response_bytes;
-        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
-        if announced.is_some_and(|length| length > cap) {
+        if announced(response) > Some(cap) {
+            return Err(too_large(cap));
+        }
+        let mut head = Bytes::new();
+        while let Some(chunk) = self.chunk(response).await? {
+            head = if head.is_empty() { chunk } else { [&head[..], &chunk].concat().into() };
+            match begins_as_stream(&head) {
+                Some(true) => return Ok(Opening::Stream(head)),
+                None if head.len() <= MOST_BLANKS => {}
+                _ => break,
+            }
+        }
+        Ok(Opening::Plain(head))
+    }
+
+    /// Reads a whole body, which begins with what was read of it already.
+    async fn body(&self, response: &mut reqwest::Response, head: Bytes) -> Result<Bytes, ErrorRecord> {
+        let cap = self.limits.max_response_bytes;
+        let announced = announced(response);
+        if announced > Some(cap) {
             return Err(too_large(cap));
         }
         // Most answers come in one piece, which is then not copied.
-        let Some(first) = self.chunk(response).await? else { return Ok(Bytes::new()) };
+        let first = match head {
+            head if head.is_empty() => self.chunk(response).await?.unwrap_or_default(),
+            head => head,
+        };
         if announced == Some(first.len()) {
             // Reads the end, so that the connection can be used again.
             while self.chunk(response).await?.is_some() {}
@@ -179,6 +218,7 @@ impl Watch {
     async fn stream(
         &self,
         response: &mut reqwest::Response,
+        head: Bytes,
         since: Instant,
         listener: Listener<'_>,
     ) -> (Option<Instant>, Result<(), ErrorRecord>) {
@@ -186,9 +226,16 @@ impl Watch {
         let cap = self.limits.max_response_bytes;
         let mut parser = Parser::default();
         let (mut first, mut limit, mut read) = (None, since + first_byte, 0usize);
+        let mut head = Some(head).filter(|head| !head.is_empty());
         loop {
             let until = limit.min(self.total());
-            let chunk = match timeout_at(until, response.chunk()).await {
+            let next = async {
+                match head.take() {
+                    Some(head) => Ok(Some(head)),
+                    None => response.chunk().await,
+                }
+            };
+            let chunk = match timeout_at(until, next).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => {
                     parser.finish(|event| listener(event) != Heard::End);
@@ -282,7 +329,12 @@ fn silent(limit: Duration) -> ErrorRecord {
     )
 }
 
-/// Tells whether a body is a stream of events.
+/// Returns how long the body says it is.
+fn announced(response: &reqwest::Response) -> Option<usize> {
+    response.content_length().and_then(|length| usize::try_from(length).ok())
+}
+
+/// Tells whether a body is declared as a stream of events.
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
     let stream = b"text/event-stream";

@@ -109,7 +109,7 @@ pub struct Call<'a> {
     ///
     /// Sent byte for byte where the provider takes that format, except that at the top level `model` becomes the deployment's
     /// model and `service_tier` what is asked for here. An answer that comes as a stream, since the body or the deployment says
-    /// so or somebody waits for its tokens, is put together to what a plain call would have answered.
+    /// so, somebody waits for its tokens or the server has no other, is put together to what a plain call would have answered.
     pub body: &'a Bytes,
     /// The job; sent as `x-client-request-id`.
     pub job: JobId,

@@ -329,16 +329,12 @@ impl Provider for Remote {
         }
         let credentials = self.key.current().await;
         let request = self.request(&credentials, &plan, call.job);
-        let body = plan.body.clone();
-        let reply = if plan.streams {
-            let mut hearing = Hearing::new(&plan, call.tokens, &credentials.redactor);
-            let mut listen = |event: Event<'_>| hearing.hear(event);
-            let exchange = exchange(&self.client, request, body, limits, Some(&mut listen)).await;
-            self.reply(&credentials, &plan, exchange, Some(hearing.finish()))
-        } else {
-            let exchange = exchange(&self.client, request, body, limits, None).await;
-            self.reply(&credentials, &plan, exchange, None)
-        };
+        // A server may stream what was not asked for as a stream, and the other way round.
+        let mut hearing = Hearing::new(&plan, call.tokens, &credentials.redactor);
+        let mut listen = |event: Event<'_>| hearing.hear(event);
+        let exchange = exchange(&self.client, request, plan.body.clone(), limits, Some(&mut listen)).await;
+        let stream = exchange.streamed.then(|| hearing.finish());
+        let reply = self.reply(&credentials, &plan, exchange, stream);
         if reply.http_status == Some(401) {
             self.key.doubt();
         }
@@ -370,7 +366,6 @@ impl Provider for Remote {
             url,
             body: Bytes::new(),
             header: None,
-            streams: false,
             choices: 1,
             translation: None,
             wanted: Wanted::Anything,

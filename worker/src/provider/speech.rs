@@ -60,8 +60,6 @@ pub(super) struct Plan {
     pub(super) body: Bytes,
     /// A header of this call alone.
     pub(super) header: Option<(HeaderName, HeaderValue)>,
-    /// Whether the answer is to come as a stream.
-    pub(super) streams: bool,
     /// How many choices are asked for.
     pub(super) choices: usize,
     /// What an answer must be translated by.
@@ -201,13 +199,12 @@ impl Speech {
             _ => Streaming::AsAsked { with_usage },
         };
         let not_an_object = |_| Refusal::bad("the request's body is not a JSON object");
-        let (mut body, streams) =
-            splice::fit(call.body, &self.model, call.service_tier, streaming).map_err(not_an_object)?;
+        let mut body = splice::fit(call.body, &self.model, call.service_tier, streaming).map_err(not_an_object)?;
         if is_mistral {
             body = splice::rename(&body, "seed", "random_seed").map_err(not_an_object)?;
         }
-        let choices = if streams { splice::asks(&body).choices } else { 1 };
-        Ok(Plan { api, url, body, header: None, streams, choices, translation: None, wanted })
+        let choices = if splice::mentions(&body, b"\"n\"") { splice::asks(&body).choices } else { 1 };
+        Ok(Plan { api, url, body, header: None, choices, translation: None, wanted })
     }
 
     /// Plans a chat completion at Anthropic's.
@@ -229,7 +226,7 @@ impl Speech {
         let url = self.join("messages").ok_or_else(|| self.not_served(call.endpoint))?;
         let names_a_file = !self.headers.contains_key(&ANTHROPIC_FILES.0) && splice::mentions(&body, b"\"file_id\"");
         let header = names_a_file.then_some(ANTHROPIC_FILES);
-        Ok(Plan { api: Api::Chat, url, body, header, streams, choices: 1, translation: Some(context), wanted })
+        Ok(Plan { api: Api::Chat, url, body, header, choices: 1, translation: Some(context), wanted })
     }
 
     fn not_served(&self, endpoint: &str) -> Refusal {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use gristmill_common::splice::{Edit, Members, NotAnObject, apply, insertion, quoted};
+use memchr::memmem;
 
 /// Whether an answer is asked for as a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(super) enum Streaming {
 /// Asks for usage at the end of a stream.
 const WITH_USAGE: &str = r#"{"include_usage":true}"#;
 
-/// Sets the top-level `model`, `service_tier` and `stream`; tells whether the answer is to come as a stream.
+/// Sets the top-level `model`, `service_tier` and `stream`.
 ///
 /// Returns the same bytes, uncopied, where nothing has to change. Without a stream there are no `stream_options`, which
 /// providers refuse then: they become `null`. Nested keys are never touched; of a repeated key every value is set.
@@ -34,7 +35,7 @@ pub(super) fn fit(
     model: &str,
     service_tier: Option<&str>,
     streaming: Streaming,
-) -> Result<(Bytes, bool), NotAnObject> {
+) -> Result<Bytes, NotAnObject> {
     let text = std::str::from_utf8(body).map_err(|_| NotAnObject)?;
     let mut members = Members::new(text)?;
     let mut edits: Vec<Edit<'_>> = Vec::new();
@@ -83,8 +84,7 @@ pub(super) fn fit(
     missing.extend((!has_model).then(|| ("model", quoted(model))));
     missing.extend(service_tier.filter(|_| !has_tier).map(|tier| ("service_tier", quoted(tier))));
     edits.extend(insertion(&members, is_empty, missing.iter().map(|(name, value)| (*name, value.as_str()))));
-    let body = if edits.is_empty() { body.clone() } else { apply(text, edits) };
-    Ok((body, streams))
+    Ok(if edits.is_empty() { body.clone() } else { apply(text, edits) })
 }
 
 /// Adds `include_usage` to the options of a stream.
@@ -101,9 +101,9 @@ fn with_include_usage(options: &str) -> String {
     }
 }
 
-/// Tells whether a text holds another.
+/// Tells whether a text holds another; in whole bodies, so many bytes at a time.
 pub(super) fn mentions(text: &[u8], wanted: &[u8]) -> bool {
-    text.windows(wanted.len()).any(|window| window == wanted)
+    memmem::find(text, wanted).is_some()
 }
 
 /// What a request asks for beside its content.
@@ -175,53 +175,58 @@ mod tests {
     use serde_json::{Value, json};
 
     fn fitted(body: &str, model: &str, tier: Option<&str>) -> Result<String, NotAnObject> {
-        streamed(body, model, tier, Streaming::Never).map(|(text, _)| text)
+        streamed(body, model, tier, Streaming::Never)
     }
 
-    fn streamed(body: &str, model: &str, tier: Option<&str>, how: Streaming) -> Result<(String, bool), NotAnObject> {
+    fn streamed(body: &str, model: &str, tier: Option<&str>, how: Streaming) -> Result<String, NotAnObject> {
         fit(&Bytes::copy_from_slice(body.as_bytes()), model, tier, how)
-            .map(|(bytes, streams)| (String::from_utf8(bytes.to_vec()).unwrap(), streams))
+            .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_text_is_found_wherever_it_stands() {
+        let far = [" ".repeat(100_000), "json_".to_owned(), " ".repeat(3)].concat();
+        for (text, is_found) in
+            [("json_", true), ("json_object", true), (&far, true), ("jsonjson_", true), ("json", false), ("", false)]
+        {
+            assert_eq!(mentions(text.as_bytes(), b"json_"), is_found);
+        }
     }
 
     #[test]
     fn a_stream_is_asked_for_with_its_usage() {
         let (asked, always) = (Streaming::AsAsked { with_usage: true }, Streaming::Always { with_usage: true });
-        for (body, how, wanted, streams) in [
+        for (body, how, wanted) in [
             (
                 r#"{"model":"m","stream":true}"#,
                 asked,
                 r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#,
-                true,
             ),
-            (r#"{"model":"m"}"#, asked, r#"{"model":"m"}"#, false),
-            (r#"{"model":"m","stream":false}"#, asked, r#"{"model":"m","stream":false}"#, false),
+            (r#"{"model":"m"}"#, asked, r#"{"model":"m"}"#),
+            (r#"{"model":"m","stream":false}"#, asked, r#"{"model":"m","stream":false}"#),
             (
                 r#"{"model":"m","stream":false}"#,
                 always,
                 r#"{"stream_options":{"include_usage":true},"model":"m","stream":true}"#,
-                true,
             ),
             (
                 r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
                 asked,
                 r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
-                true,
             ),
             (
                 r#"{"model":"m","stream":true,"stream_options":{"x":1}}"#,
                 asked,
                 r#"{"model":"m","stream":true,"stream_options":{"include_usage":true,"x":1}}"#,
-                true,
             ),
             (
                 r#"{"model":"m","stream":true,"stream_options":{"x":1}}"#,
                 Streaming::AsAsked { with_usage: false },
                 r#"{"model":"m","stream":true,"stream_options":{"x":1}}"#,
-                true,
             ),
-            (r#"{"model":"m"}"#, Streaming::Always { with_usage: false }, r#"{"stream":true,"model":"m"}"#, true),
+            (r#"{"model":"m"}"#, Streaming::Always { with_usage: false }, r#"{"stream":true,"model":"m"}"#),
         ] {
-            assert_eq!(streamed(body, "m", None, how), Ok((wanted.to_owned(), streams)), "{body}");
+            assert_eq!(streamed(body, "m", None, how), Ok(wanted.to_owned()), "{body}");
         }
     }
 
@@ -280,7 +285,7 @@ mod tests {
     #[test]
     fn bytes_that_need_no_change_are_not_copied() {
         let body = Bytes::from_static(br#"{"model":"m","messages":[]}"#);
-        assert_eq!(fit(&body, "m", None, Streaming::Never).unwrap().0.as_ptr(), body.as_ptr());
+        assert_eq!(fit(&body, "m", None, Streaming::Never).unwrap().as_ptr(), body.as_ptr());
     }
 
     #[test]

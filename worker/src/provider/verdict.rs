@@ -1,4 +1,5 @@
-//! What else an error tells beside its class: whether another deployment may be asked, and which must rest.
+//! What else an error tells beside its class: how often it is worth another call, whether another deployment may be asked, and
+//! which must rest.
 
 use gristmill_common::failure::{Disposition, ErrorClass, ErrorRecord};
 
@@ -20,6 +21,8 @@ pub enum Cooldown {
 pub struct Verdict {
     /// Whether the same deployment may be asked again, nothing of its answer having been used.
     pub retryable: bool,
+    /// Most retries of one run for errors of this class, where it is worth fewer than the configured ones.
+    pub most_retries: Option<u32>,
     /// Whether another deployment may be asked.
     pub fallback: bool,
     /// What must rest.
@@ -33,9 +36,19 @@ impl Verdict {
         Self {
             // Output was on its way: whoever may begin it anew says so, as the queue does.
             retryable: again && record.class != ErrorClass::MidStream,
+            most_retries: most_retries(&record.class),
             fallback: again || falls_back(record),
             cooldown: cooldown(record, record.underlying.as_ref().unwrap_or(&record.class)),
         }
+    }
+}
+
+/// A model that was sampled anew may fit its schema, and does rarely after that; who answers twice what is no answer is no provider.
+const fn most_retries(class: &ErrorClass) -> Option<u32> {
+    match class {
+        ErrorClass::JsonSchemaValidation => Some(1),
+        ErrorClass::ApiResponseValidation => Some(2),
+        _ => None,
     }
 }
 

@@ -63,25 +63,26 @@ UPDATE gristmill.worker w SET buried_at = now()
 WHERE coalesce(w.dead_at, w.left_at) < now() - interval '2 minutes' AND w.buried_at IS NULL
   AND NOT EXISTS (SELECT FROM gristmill.live l WHERE l.owner = w.owner AND l.state = 0)";
 
-/// Ends sessions whose process stands still in the middle of a COPY, as one that was stopped does: their transaction holds the
-/// jobs of a dead owner, and no time limit of the server's ends it while it waits for the client. Who lives gives a call up before
-/// that time.
-const END_STALLED: &str = "
+// Sessions whose process stands still, as one that was stopped does: their transaction holds the jobs of a dead owner, and no time
+// limit of the server's ends it while it waits for the client. Every statement begins with its name, in a line of its own.
+const END_STALLED: &str = "-- sessions that stand still in the middle of a COPY end
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
-  AND state = 'active' AND wait_event = 'ClientRead' AND query ~ '^\\s*COPY gristmill'
-  AND query_start < clock_timestamp() - interval '30 seconds'";
+  AND state = 'active' AND wait_event = 'ClientRead' AND query ~ '(?n)^COPY gristmill'
+  AND query_start < clock_timestamp() - make_interval(secs => $1)";
 
-pub(super) async fn bury(pool: &PgPool, max_deaths: u32, limit: u32) -> Result<Burial> {
+/// Takes over from the dead; sessions that have been in one COPY for longer than `stalled` are ended.
+pub(super) async fn bury(pool: &PgPool, stalled: Duration, max_deaths: u32, limit: u32) -> Result<Burial> {
     let doing = "taking over from dead workers";
     let owners = sqlx::query(DECLARE_DEAD).execute(pool).await.map_err(failed(doing))?.rows_affected();
     let unburied: i64 = sqlx::query_scalar(UNBURIED).fetch_one(pool).await.map_err(failed(doing))?;
     if unburied == 0 {
         return Ok(Burial { owners, ..Burial::default() });
     }
-    let stalled: i64 = sqlx::query_scalar(END_STALLED).fetch_one(pool).await.map_err(failed(doing))?;
-    if stalled > 0 {
-        tracing::warn!(stalled, "ended sessions of processes that stand still in the middle of writing");
+    let query = sqlx::query_scalar(END_STALLED).bind(seconds(stalled));
+    let ended: i64 = query.fetch_one(pool).await.map_err(failed(doing))?;
+    if ended > 0 {
+        tracing::warn!(ended, "ended sessions of processes that stand still in the middle of writing");
     }
     let mut tx = pool.begin().await.map_err(failed(doing))?;
     let query = sqlx::query(HELD_BY_DEAD).bind(i64::from(limit));

@@ -103,7 +103,8 @@ impl PostgresStore {
         Ok(Self { hot, cold, patience: PATIENCE, hints, _stop: stop.drop_guard() })
     }
 
-    /// Replaces how long a call may go without an answer, 20 s by default.
+    /// Replaces how long a call may go without an answer, 20 s by default; half as long again, and the keeper ends a session that
+    /// stands still.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
@@ -431,7 +432,10 @@ impl Store for PostgresStore {
     }
 
     async fn bury(&self, max_deaths: u32, limit: u32) -> Result<Burial> {
-        let burial = within(LONG_PATIENCE, async { again!(keeper::bury(&self.cold, max_deaths, limit)) }).await?;
+        // Whoever lives gives a call up before that, 30 s.
+        let stalled = self.patience * 3 / 2;
+        let burying = async { again!(keeper::bury(&self.cold, stalled, max_deaths, limit)) };
+        let burial = within(LONG_PATIENCE, burying).await?;
         if burial.poisoned > 0 {
             self.hints.tell();
         }

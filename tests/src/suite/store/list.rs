@@ -167,6 +167,7 @@ macro_rules! store_suite {
                 results_come_back_as_they_were
                 an_empty_result_comes_back_empty
                 every_class_of_error_comes_back_with_all_its_fields
+                errors_of_every_class_with_any_fields_come_back_equal
                 bodies_of_a_megabyte_come_back
                 json_is_kept_to_the_byte
                 requests_come_back_as_they_were

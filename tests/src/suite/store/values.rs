@@ -5,8 +5,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use gristmill_common::failure::{Cause, EarlierAttempt, ErrorClass, ErrorRecord, SCHEMA_VERSION};
 use gristmill_common::job::{CachePolicy, Job, Metadata};
-use gristmill_common::outcome::{CostBasis, JobResult, Status, Usage};
+use gristmill_common::outcome::{AttemptRecord, CostBasis, JobResult, Status, Usage};
 use gristmill_common::store::{End, Settlement};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use serde_json::Value;
 
 use super::{LONG, Lab, Submitted, attempt, now, request, settle, success, ticket};
 
@@ -130,14 +136,132 @@ pub async fn an_empty_result_comes_back_empty(lab: Lab) {
 }
 
 pub async fn every_class_of_error_comes_back_with_all_its_fields(lab: Lab) {
-    let mut classes = ErrorClass::KNOWN.to_vec();
-    classes.push(ErrorClass::Other("ErrorOfALaterVersion".to_owned()));
+    let classes = classes();
     let submitted = lab.submitted("sweep", u32::try_from(classes.len()).unwrap()).await;
     let results = classes.into_iter().zip(TEXTS.iter().cycle()).map(|(class, text)| {
         let status = Status::ALL[text.len() % 3 + 1];
         JobResult { error: Some(Box::new(error(class, text))), ..full("a\u{0}b") }.with(status)
     });
     comes_back(&lab, &submitted, results.collect()).await;
+}
+
+fn classes() -> Vec<ErrorClass> {
+    let mut classes = ErrorClass::KNOWN.to_vec();
+    classes.push(ErrorClass::Other("ErrorOfALaterVersion".to_owned()));
+    classes
+}
+
+fn any_text() -> impl Strategy<Value = String> {
+    let odd = proptest::sample::select(TEXTS).prop_map(str::to_owned);
+    // Control characters and NUL among them, which `any::<String>()` leaves out.
+    prop_oneof![odd, vec(any::<char>(), 0..24).prop_map(String::from_iter)]
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        // What digits cannot say exactly may come back as its neighbour.
+        any::<i32>().prop_map(|quarters| Value::from(f64::from(quarters) / 4.0)),
+        any_text().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map(any_text(), inner, 0..4).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_earlier() -> impl Strategy<Value = EarlierAttempt> {
+    (any::<u32>(), proptest::sample::select(classes()), option::of(100u16..1000), any_text())
+        .prop_map(|(attempt, class, status, message)| EarlierAttempt { attempt, class, status, message })
+}
+
+/// Errors of a class with fields of any value.
+fn any_error(class: ErrorClass) -> impl Strategy<Value = ErrorRecord> {
+    let text = || option::of(any_text());
+    let words = (any_text(), text(), text(), text(), text(), text(), text(), text());
+    let numbers = (any::<u16>(), option::of(100u16..1000), option::of(any::<u64>()), any::<bool>(), any::<bool>());
+    let wire = (btree_map("[a-z-]{1,20}", any_text(), 0..4), text(), text(), text());
+    let chain = (
+        vec((any_text(), any_text()).prop_map(|(kind, message)| Cause { kind, message }), 0..4),
+        option::of(proptest::sample::select(classes())),
+        vec(any_earlier(), 0..3),
+        // No field of this version is called so.
+        btree_map("x_[a-z]{1,8}", any_json(), 0..4),
+    );
+    (words, numbers, wire, chain).prop_map(move |(words, numbers, wire, chain)| {
+        let (message, code, kind, param, provider, model, deployment, request_id) = words;
+        let (v, status, retry_after_ms, body_truncated, retryable) = numbers;
+        let (headers, body, partial_output, verdict) = wire;
+        let (causes, underlying, earlier, extra) = chain;
+        ErrorRecord {
+            v,
+            class: class.clone(),
+            message,
+            status,
+            code,
+            kind,
+            param,
+            provider,
+            model,
+            deployment,
+            request_id,
+            retry_after_ms,
+            headers,
+            body,
+            body_truncated,
+            causes,
+            underlying,
+            partial_output,
+            retryable,
+            verdict,
+            earlier,
+            extra: extra.into_iter().collect(),
+        }
+    })
+}
+
+/// Value to JSON to row to value, of results and of calls; what fails is shown whole.
+pub async fn errors_of_every_class_with_any_fields_come_back_equal(lab: Lab) {
+    const OF_EACH_CLASS: usize = 8;
+    let mut runner = TestRunner::default();
+    let mut errors = Vec::new();
+    for class in classes() {
+        let any = any_error(class);
+        errors.extend((0..OF_EACH_CLASS).map(|_| any.new_tree(&mut runner).unwrap().current()));
+    }
+    for error in &errors {
+        let text = serde_json::to_string(error).unwrap();
+        assert_eq!(&serde_json::from_str::<ErrorRecord>(&text).unwrap(), error, "{text}");
+    }
+    let submitted = lab.submitted("sweep", u32::try_from(errors.len()).unwrap()).await;
+    let worker = lab.worker(LONG).await;
+    let held = lab.admitted(worker, &submitted.jobs).await;
+    let settlements: Vec<Settlement> = held
+        .iter()
+        .zip(&errors)
+        .map(|(job, error)| {
+            let error = Some(Box::new(error.clone()));
+            let result = JobResult { status: Status::Failed, error: error.clone(), ..success("so far") };
+            let attempts = vec![AttemptRecord { error, ..attempt(1) }];
+            Settlement { job: job.clone(), attempts, end: End::Result(Box::new(result)) }
+        })
+        .collect();
+    let flushed = lab.store.flush(worker, &settlements).await.unwrap();
+    assert_eq!((flushed.results, flushed.rejected), (u64::try_from(errors.len()).unwrap(), 0));
+    let mut rows = lab.rows(submitted.id, errors.len()).await;
+    rows.sort_by_key(|row| row.job_id);
+    for (row, error) in rows.iter().zip(&errors) {
+        assert_eq!(row.result.error.as_deref(), Some(error));
+    }
+    for (job, error) in submitted.jobs.iter().zip(&errors).step_by(OF_EACH_CLASS) {
+        let detail = lab.other.job(submitted.id, job.id).await.unwrap().unwrap();
+        assert_eq!(detail.attempts[0].1.error.as_deref(), Some(error));
+    }
 }
 
 trait With {
@@ -237,7 +361,7 @@ pub async fn attempts_of_every_shape_are_taken(lab: Lab) {
         full.counted = false;
         attempts.push(full);
     }
-    let bare = gristmill_common::outcome::AttemptRecord {
+    let bare = AttemptRecord {
         http_status: None,
         usage: Usage::default(),
         cost_pico_usd: None,

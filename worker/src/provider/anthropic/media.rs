@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
+
 use super::json::{Json, Object};
 use super::part::Place;
 use super::refusal::Refusal;
@@ -129,7 +131,7 @@ fn sniff(head: &[u8]) -> Option<Kind> {
     if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
         return Some(Kind::Image("image/webp"));
     }
-    head.windows(5).any(|window| window == b"%PDF-").then_some(Kind::Pdf)
+    memmem::find(head, b"%PDF-").map(|_| Kind::Pdf)
 }
 
 /// Decodes base64 of either alphabet, up to so many bytes; `None` for what is none. Blanks are passed over.

@@ -3,6 +3,8 @@
 //! <https://platform.claude.com/docs/en/build-with-claude/streaming>, read 2026-11: events and deltas that nobody knows are
 //! passed over, and usage is cumulative.
 
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use super::{Delta, MOST_PARTS, Step, append, overlay};
@@ -22,6 +24,23 @@ struct Block {
     members: Map<String, Value>,
     /// The input of a tool call, as JSON text in pieces.
     input: String,
+}
+
+/// A message that is put together.
+#[derive(Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    message: Map<String, Value>,
+    content: Vec<WholeBlock>,
+}
+
+#[derive(Serialize)]
+struct WholeBlock {
+    #[serde(flatten)]
+    members: Map<String, Value>,
+    /// As it was sent: its keys have an order, and its numbers digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<Box<RawValue>>,
 }
 
 impl Messages {
@@ -86,7 +105,7 @@ impl Messages {
         self.blocks.push(Block { index, members, input: String::new() });
     }
 
-    pub(super) fn finish(mut self) -> (Map<String, Value>, String) {
+    pub(super) fn finish(mut self) -> (impl Serialize, String) {
         let mut text = String::new();
         self.blocks.sort_by_key(|block| block.index);
         let mut content = Vec::with_capacity(self.blocks.len());
@@ -96,8 +115,8 @@ impl Messages {
             }
             content.push(block.finish());
         }
-        self.message.insert("content".to_owned(), content.into());
-        (self.message, text)
+        self.message.remove("content");
+        (Whole { message: self.message, content }, text)
     }
 }
 
@@ -147,12 +166,13 @@ impl Block {
         }
     }
 
-    fn finish(mut self) -> Value {
-        if !self.input.is_empty() {
-            // Text that is no JSON is kept as it is: whoever translates it says so.
-            let input = serde_json::from_str(&self.input).unwrap_or(Value::String(self.input));
-            self.members.insert("input".to_owned(), input);
+    fn finish(mut self) -> WholeBlock {
+        if self.input.is_empty() {
+            return WholeBlock { members: self.members, input: None };
         }
-        self.members.into()
+        self.members.remove("input");
+        // Text that is no JSON is kept as it is: whoever translates it says so.
+        let input = serde_json::from_str(&self.input).or_else(|_| to_raw_value(&self.input));
+        WholeBlock { members: self.members, input: input.ok() }
     }
 }

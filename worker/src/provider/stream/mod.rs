@@ -4,6 +4,7 @@
 //! makes one body; what that body means is for whoever reads plain bodies. Pure: no I/O and no clock.
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 mod chat;
@@ -11,7 +12,7 @@ mod messages;
 mod responses;
 mod sse;
 
-pub(super) use sse::{Event, Parser};
+pub(super) use sse::{Event, Parser, begins_as_stream};
 
 use super::address::Api;
 
@@ -122,12 +123,17 @@ impl Assembler {
     pub(super) fn finish(self) -> Assembled {
         let (is_whole, began) = (self.is_whole(), self.began());
         let (body, text) = match self {
-            Self::Chat(chat) => chat.finish(),
-            Self::Responses(responses) => responses.finish(),
-            Self::Messages(messages) => messages.finish(),
+            Self::Chat(chat) => written(chat.finish()),
+            Self::Responses(responses) => written(responses.finish()),
+            Self::Messages(messages) => written(messages.finish()),
         };
-        Assembled { body: Value::Object(body).to_string().into(), is_whole, began, text }
+        Assembled { body, is_whole, began, text }
     }
+}
+
+fn written((body, text): (impl Serialize, String)) -> (Bytes, String) {
+    // Every key is a string: nothing in it refuses to be written.
+    (serde_json::to_vec(&body).unwrap_or_default().into(), text)
 }
 
 /// Most choices, calls of tools, or blocks of one answer; more are no answer.

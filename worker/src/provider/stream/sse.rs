@@ -119,6 +119,20 @@ fn cleared(mut line: Vec<u8>) -> Vec<u8> {
     line
 }
 
+/// Tells whether a body begins as a stream does, with a field or a comment; `None` if that is not seen yet.
+///
+/// No JSON and no page begins so. Blank lines may stand before either: they keep connections alive.
+pub(in super::super) fn begins_as_stream(head: &[u8]) -> Option<bool> {
+    const BEGINNINGS: [&[u8]; 5] = [b":", b"data:", b"event:", b"id:", b"retry:"];
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let head = head.strip_prefix(MARK).unwrap_or(head).trim_ascii_start();
+    if BEGINNINGS.iter().any(|beginning| head.starts_with(beginning)) {
+        return Some(true);
+    }
+    let may_go_on = MARK.starts_with(head) || BEGINNINGS.iter().any(|beginning| beginning.starts_with(head));
+    (!may_go_on).then_some(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +180,22 @@ mod tests {
             false
         }));
         assert_eq!(seen, 1);
+    }
+
+    #[test]
+    fn a_stream_is_known_by_its_first_bytes() {
+        for stream in
+            ["data: {}\n\n", "event: x", ": keep-alive", "id: 1", "retry:1", "\u{feff}data:", "\r\n\ndata: {}"]
+        {
+            assert_eq!(begins_as_stream(stream.as_bytes()), Some(true), "{stream:?}");
+        }
+        for other in ["{\"data\": 1}", "[", "\n{", "<html>", "database", "even", "error: x", "\"data:\""] {
+            let told = begins_as_stream(other.as_bytes());
+            assert_eq!(told, (other != "even").then_some(false), "{other:?}");
+        }
+        for short in [&b""[..], b"\n\n", b"d", b"data", b"eve", b"\xef\xbb"] {
+            assert_eq!(begins_as_stream(short), None, "{short:?}");
+        }
     }
 
     proptest! {

@@ -129,6 +129,31 @@ fn errors_are_told_wherever_they_stand() {
 }
 
 #[test]
+fn the_input_of_a_tool_comes_back_as_it_was_sent() {
+    let block = json!({"type": "tool_use", "id": "t", "name": "f", "input": {}});
+    for (pieces, wanted) in [
+        (&["{\"zoo\": 1.50, ", "\"ape\": {\"y\":2,\"x\":12345678901234567890}}"][..], None),
+        (&[], Some("{}")),
+        (&["{\"zoo\": "], Some(r#""{\"zoo\": ""#)),
+    ] {
+        let mut events = vec![
+            ("", json!({"type": "message_start", "message": {"type": "message", "content": [], "role": "assistant"}})),
+            ("", json!({"type": "content_block_start", "index": 0, "content_block": block})),
+        ];
+        events.extend(pieces.iter().map(|piece| {
+            ("", json!({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": piece}}))
+        }));
+        let (assembled, _, _) = assembled(Api::Messages, &events);
+        let body = String::from_utf8(assembled.body.to_vec()).unwrap();
+        let whole = pieces.concat();
+        let wanted = wanted.unwrap_or(&whole);
+        assert!(body.contains(&format!("\"input\":{wanted}")), "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((&body["content"][0]["name"], &body["role"]), (&json!("f"), &json!("assistant")));
+    }
+}
+
+#[test]
 fn completions_have_text_and_no_message() {
     let (assembled, _, shown) = assembled(
         Api::Completions,

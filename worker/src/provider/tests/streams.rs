@@ -74,6 +74,33 @@ async fn who_waits_for_tokens_gets_a_plain_answer_where_the_server_cannot_stream
 }
 
 #[tokio::test]
+async fn a_stream_is_one_under_any_content_type_and_whoever_asked_for_it() {
+    for content_type in ["", "content-type: text/plain\r\n", "content-type: application/octet-stream\r\n"] {
+        for start in ["", ": keep-alive\n\n", "\n\n", "event: chunk\n"] {
+            let head = format!("HTTP/1.1 200 OK\r\n{content_type}\r\n");
+            let server = Server::start(Script::AnswerAndClose(format!("{head}{start}{EVENTS}{END}"))).await;
+            let shown = Shown::default();
+            let reply = streamed(&server, |_| {}, &shown).await;
+            assert_eq!(reply.outcome.unwrap().output_text.as_deref(), Some("Hello"), "{content_type}{start}");
+            assert_eq!(*shown.0.lock().unwrap(), ["Hel", "lo"]);
+            let unasked = call(&provider(&deployment(&server.base()))).await;
+            assert_eq!(unasked.outcome.unwrap().output_text.as_deref(), Some("Hello"), "{content_type}{start}");
+            assert!(!server.requests()[1].contains("\"stream\""), "nobody asked for it");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_undeclared_stream_is_shown_as_it_comes_and_watched_as_one() {
+    let server = Server::start(Script::AnswerAndHang(format!("HTTP/1.1 200 OK\r\n\r\n{EVENTS}"))).await;
+    let shown = Shown::default();
+    let reply = streamed(&server, |deployment| deployment.timeouts.idle = Duration::from_millis(80), &shown).await;
+    let record = error(&reply);
+    assert_eq!((&record.class, record.causes[0].kind.as_str()), (&ErrorClass::MidStream, "timeout.idle"));
+    assert_eq!((record.partial_output.as_deref(), shown.0.lock().unwrap().len()), (Some("Hello"), 2));
+}
+
+#[tokio::test]
 async fn each_limit_of_a_stream_names_itself() {
     let short = Duration::from_millis(80);
     let keeps_alive = stream(": keep-alive\n\n");
