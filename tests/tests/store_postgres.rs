@@ -117,6 +117,6 @@ async fn a_session_that_stands_still_in_a_copy_is_ended_once_somebody_is_dead() 
         store.bury(3, 100).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(began.elapsed() > patience * 3 / 2, "a session that may live was ended");
+    assert!(began.elapsed() > patience * 6, "a session that may live was ended");
     assert!(copy.finish().await.is_err(), "its transaction is gone");
 }

@@ -54,6 +54,7 @@ struct State {
     untold: Option<Pausing>,
     probed: Option<Probed>,
     again: bool,
+    fresh: bool,
 }
 
 #[derive(Debug)]
@@ -116,7 +117,7 @@ impl Gate {
         ledger: Arc<Ledger>,
         urgent: Arc<Notify>,
     ) -> Arc<Self> {
-        let state = State { mode: Mode::OPEN, version: 0, untold: None, probed: None, again: false };
+        let state = State { mode: Mode::OPEN, version: 0, untold: None, probed: None, again: false, fresh: true };
         Arc::new(Self {
             deployment,
             provider,
@@ -209,6 +210,7 @@ impl Gate {
             probed: state.probed,
             ready,
             again: state.again,
+            fresh: state.fresh,
         };
         (look, state.version)
     }
@@ -219,7 +221,7 @@ impl Gate {
         if state.version != version {
             return;
         }
-        (state.untold, state.probed, state.again) = (None, None, false);
+        (state.untold, state.probed, state.again, state.fresh) = (None, None, false, false);
         let was_open = state.mode.is_open();
         match (sight, &state.mode) {
             (Sight::Open, Mode::Open { .. }) | (Sight::Probe | Sight::Paused { .. }, Mode::Probing { .. }) => return,

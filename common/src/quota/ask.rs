@@ -60,6 +60,8 @@ pub struct Look {
     pub ready: bool,
     /// Whether somebody asked to look again at once.
     pub again: bool,
+    /// Whether this worker has just started, perhaps with what was missing: it looks again, but waits as a provider asked to.
+    pub fresh: bool,
 }
 
 /// Why a deployment must rest.

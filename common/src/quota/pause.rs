@@ -52,9 +52,9 @@ pub(super) fn see(pause: &mut Option<Pause>, now: Micros, owner: OwnerId, look: 
     let is_prober = |pause: &Pause| pause.probe.is_some_and(|(prober, _)| prober == owner);
     let mut opened = false;
     if let Some(held) = pause
-        && look.again
+        && (look.again || look.fresh && !held.refusal)
     {
-        held.until = held.until.min(now);
+        (held.until, held.probe) = (held.until.min(now), None);
     }
     match (pause.as_mut(), look.probed) {
         (Some(held), Some(Probed::Works)) if is_prober(held) => {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     fn look() -> Look {
-        Look { deployment: "d".into(), pause: None, probed: None, ready: true, again: false }
+        Look { deployment: "d".into(), pause: None, probed: None, ready: true, again: false, fresh: false }
     }
 
     fn fault(length: Option<Duration>) -> Look {
@@ -172,6 +172,19 @@ mod tests {
         see(&mut pause, 0, a, &fault(None));
         see(&mut pause, 1, a, &Look { again: true, ..look() });
         assert_eq!(stand(&mut pause, 1, a, &look()), Sight::Probe);
+    }
+
+    #[test]
+    fn who_has_just_started_tries_again_at_once_unless_a_wait_was_asked_for() {
+        let (a, b) = owners();
+        for refusal in [false, true] {
+            let mut pause = None;
+            let mut look_of_a = fault(None);
+            look_of_a.pause.as_mut().unwrap().refusal = refusal;
+            see(&mut pause, 0, a, &look_of_a);
+            see(&mut pause, 1, b, &Look { fresh: true, ..look() });
+            assert_eq!(stand(&mut pause, 1, b, &look()) == Sight::Probe, !refusal);
+        }
     }
 
     #[test]

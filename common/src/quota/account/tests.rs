@@ -122,7 +122,7 @@ fn calls_at_once_are_never_given_twice_and_end_up_shared() {
 fn a_pause_stops_the_fleet_and_its_end_is_a_ramp() {
     let mut account = Account::default();
     let owners = owners(2);
-    let look = Look { deployment: "d".into(), pause: None, probed: None, ready: true, again: false };
+    let look = Look { deployment: "d".into(), pause: None, probed: None, ready: true, again: false, fresh: false };
     let pausing = Pausing {
         length: Some(Duration::from_secs(5)),
         longest: Duration::from_secs(60),

@@ -432,8 +432,8 @@ impl Store for PostgresStore {
     }
 
     async fn bury(&self, max_deaths: u32, limit: u32) -> Result<Burial> {
-        // Whoever lives gives a call up before that, 30 s.
-        let stalled = self.patience * 3 / 2;
+        // Whoever lives gives a call up before that: 2 minutes, as the longest may take.
+        let stalled = self.patience * 6;
         let burying = async { again!(keeper::bury(&self.cold, stalled, max_deaths, limit)) };
         let burial = within(LONG_PATIENCE, burying).await?;
         if burial.poisoned > 0 {
