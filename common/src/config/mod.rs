@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use url::Url;
 
 mod account;
+mod entry;
 mod env;
 mod error;
 mod file;
@@ -22,6 +23,7 @@ mod models;
 mod near;
 mod options;
 mod provider;
+mod template;
 
 pub use env::{Env, Unread, read_secret};
 pub use error::Error;
