@@ -5,77 +5,177 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::quota::Limits;
 
 use super::account::{Key, account_headers, endpoint, is_own_host, resolve};
 use super::env::Found;
 use super::file::Section;
-use super::models::{Route, timeouts};
-use super::options::{Layers, Options, Parse};
+use super::models::timeouts;
+use super::options::{Layers, Options};
 use super::provider::{self, Provider};
-use super::{Deployment, Dialect, Endpoint, Env, Error, Header, Timeouts, Wire};
+use super::route::Route;
+use super::{Deployment, Dialect, Endpoint, Env, Error, Header, Timeouts, Wire, is_pattern, keys, wildcard};
 
 /// One entry of `model_list`, checked; or what the template makes of a group, where there is no list.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) name: Arc<str>,
     pub(super) group: Arc<str>,
-    pub(super) model: String,
+    pub(super) target: Target,
+    pub(super) timeouts: Timeouts,
+    pub(super) account: Arc<str>,
+    pub(super) limits: Limits,
+    pub(super) weight: u32,
+    pub(super) num_retries: Option<u16>,
+    order: u32,
+    tags: Vec<Arc<str>>,
+    defaults: Arc<Map<String, Value>>,
+    /// The defaults as they are written, for people.
+    written_defaults: Map<String, Value>,
+    max_input_tokens: Option<u64>,
+    cooldown: Option<Duration>,
+    allowed_fails: Option<u32>,
+    /// Whether `model_info.id` names it.
+    has_id: bool,
+    /// Where its models go, if its group is a pattern.
+    pattern: Option<Box<Given>>,
+    /// Where it stands in the file.
+    origin: Option<String>,
+}
+
+/// Whom an entry calls, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
     pub(super) provider: Result<&'static Provider, String>,
+    pub(super) model: String,
     /// `None` where nobody says where the provider is, which is told when it is to be called.
     pub(super) api_base: Option<Endpoint>,
     pub(super) key: Key,
     pub(super) wire: Wire,
-    pub(super) timeouts: Timeouts,
-    pub(super) account: Arc<str>,
-    pub(super) limits: Limits,
-    pub(super) num_retries: Option<u16>,
+}
+
+/// What an entry says of whom it calls, from which the target of each of its models is made.
+#[derive(Debug, Clone)]
+struct Given {
+    /// `litellm_params.model`.
+    model: String,
+    custom_provider: Option<String>,
+    api_base: Option<Endpoint>,
+    key: Key,
+    wire: Wire,
+    env: Env,
 }
 
 impl Entry {
+    /// Makes an entry that says nothing but whom it calls.
+    pub(super) fn new(group: &str, target: Target, timeouts: Timeouts) -> Self {
+        Self {
+            name: group.into(),
+            group: group.into(),
+            target,
+            timeouts,
+            account: group.into(),
+            limits: Limits::default(),
+            weight: 1,
+            num_retries: None,
+            order: 1,
+            tags: Vec::new(),
+            defaults: Arc::default(),
+            written_defaults: Map::new(),
+            max_input_tokens: None,
+            cooldown: None,
+            allowed_fails: None,
+            has_id: false,
+            pattern: None,
+            origin: None,
+        }
+    }
+
+    /// Returns the entry as it serves `group`, where `model` is the group that it was found by: `group` itself, or what it is
+    /// an alias of. Its name is `group`'s then, and its account stays the same.
+    pub(super) fn serving(&self, group: &str, model: &str) -> Result<Self, Error> {
+        let mut entry = self.clone();
+        if let Some(given) = entry.pattern.take()
+            && let Some(captures) = wildcard::captures(&self.group, model)
+        {
+            entry.target = given.target(&wildcard::fill(&given.model, &captures, model))?;
+        }
+        if *self.group != *group {
+            entry.group = group.into();
+            entry.name = match self.name.strip_prefix(&*self.group) {
+                Some(number) if !self.has_id => format!("{group}{number}").into(),
+                _ => format!("{}:{group}", self.name).into(),
+            };
+        }
+        Ok(entry)
+    }
+
     pub(super) fn route(&self) -> Route {
-        Route {
+        let target = &self.target;
+        let route = Route {
             model: Some(Arc::clone(&self.group)),
             deployment: Some(Arc::clone(&self.name)),
-            provider: self.provider.clone().map_or_else(|name| name, |provider| provider.name.to_owned()),
-            provider_model: Some(self.model.clone()),
-            endpoint: self
+            provider: target.provider.clone().map_or_else(|name| name, |provider| provider.name.to_owned()),
+            provider_model: Some(target.model.clone()),
+            endpoint: target
                 .api_base
                 .as_ref()
                 .map_or_else(|| "no endpoint".to_owned(), |base| base.0.origin().ascii_serialization()),
-            key: match &self.key {
+            key: match &target.key {
                 Key::Found(found) => Some(found.name.clone()),
                 Key::Missing { variable, .. } => Some(variable.clone()),
                 Key::None | Key::Required { .. } | Key::Unreadable(_) => None,
             },
             problem: self.deployment().err().map(|error| error.to_string()),
+            account: Some(Arc::clone(&self.account)),
+            limits: self.limits,
+            weight: self.weight,
+            order: self.order,
+            tags: self.tags.clone(),
+            defaults: self.written_defaults.clone(),
+            headers: target.wire.headers.iter().map(|header| Arc::clone(&header.name)).collect(),
+            origin: self.origin.clone(),
+        };
+        if self.pattern.as_ref().is_some_and(|given| given.takes_any_provider()) {
+            let each = "each its own".to_owned();
+            return Route {
+                provider: "any".to_owned(),
+                endpoint: each.clone(),
+                key: Some(each),
+                problem: None,
+                ..route
+            };
         }
+        route
     }
 
     pub(super) fn deployment(&self) -> Result<Deployment, Error> {
+        let target = &self.target;
         let unsupported = |name: &str| Error::UnsupportedProvider {
             known: provider::known(name),
             provider: name.to_owned(),
-            model: self.model.clone(),
+            model: target.model.clone(),
         };
-        let provider = match &self.provider {
+        let provider = match &target.provider {
             Ok(provider) => *provider,
             Err(name) => return Err(unsupported(name)),
         };
-        let Some(api_base) = self.api_base.clone() else {
+        let Some(api_base) = target.api_base.clone() else {
             return Err(Error::MissingEndpoint {
                 provider: provider.name.to_owned(),
                 variable: provider.base_variables.first().copied().unwrap_or_default().to_owned(),
             });
         };
         // No model of OpenAI's own has a slash in its name: what stands before it was meant to be a provider.
-        if let Some((prefix, _)) = self.model.split_once('/')
+        if let Some((prefix, _)) = target.model.split_once('/')
             && provider.name == "openai"
             && is_own_host(provider, &api_base)
         {
             return Err(unsupported(prefix));
         }
-        let found = match &self.key {
+        let found = match &target.key {
             Key::None => None,
             Key::Found(found) => Some(found.clone()),
             Key::Missing { place, variable } => {
@@ -94,14 +194,14 @@ impl Entry {
             Key::Unreadable(why) => return Err(Error::UnreadableKey(why.clone())),
         };
         let api_key = found.as_ref().map(|found| found.value.clone().map_err(Error::Key)).transpose()?;
-        let mut wire = self.wire.clone();
+        let mut wire = target.wire.clone();
         wire.dialect = provider.dialect;
         wire.bearer |= found.as_ref().is_some_and(|found| provider::is_token(&found.name));
         Ok(Deployment {
             name: Arc::clone(&self.name),
             group: Arc::clone(&self.group),
             provider: provider.name.into(),
-            model: self.model.as_str().into(),
+            model: target.model.as_str().into(),
             api_base,
             api_key,
             key_source: found.as_ref().map(|found| found.name.clone()),
@@ -110,47 +210,62 @@ impl Entry {
             timeouts: self.timeouts,
             account: Arc::clone(&self.account),
             limits: self.limits,
+            weight: self.weight,
+            order: self.order,
+            tags: self.tags.clone(),
+            defaults: Arc::clone(&self.defaults),
+            max_input_tokens: self.max_input_tokens,
+            cooldown: self.cooldown,
+            allowed_fails: self.allowed_fails,
             num_retries: self.num_retries,
             simulated: false,
         })
     }
 }
 
-pub(super) fn drops_params(layers: &Layers<'_>) -> Result<bool, Error> {
-    match layers.file.text("litellm_settings.drop_params", layers.env)? {
-        None => Ok(false),
-        Some(text) => flag(&text).map_err(|problem| Error::Invalid {
-            origin: format!("litellm_settings.drop_params in {}", layers.file.name()),
-            problem,
-        }),
+impl Given {
+    /// Tells whether the name of each model says whose it is, and so where it goes.
+    fn takes_any_provider(&self) -> bool {
+        self.model.starts_with('*') && self.custom_provider.is_none() && self.api_base.is_none()
     }
-}
 
-fn flag(text: &str) -> Result<bool, String> {
-    match text {
-        "true" | "True" | "1" | "yes" => Ok(true),
-        "false" | "False" | "0" | "no" => Ok(false),
-        other => Err(format!("must be true or false, not `{other}`")),
-    }
-}
-
-pub(super) fn read_list(list: &[Section<'_>], layers: &Layers<'_>, options: &Options) -> Result<Vec<Entry>, Error> {
-    let drop_params = drops_params(layers)?;
-    let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
-    for section in list {
-        let entry = read_entry(section, layers.env, options, drop_params, &entries)?;
-        if entries.iter().any(|other| other.name == entry.name) {
-            return Err(Error::Invalid {
-                origin: section.section("model_info").origin("id"),
-                problem: format!("is `{}`, which another entry has; give each entry its own", entry.name),
-            });
+    /// Finds whom a model's calls go to, by its name as `litellm_params.model` has it.
+    fn target(&self, model: &str) -> Result<Target, Error> {
+        let (provider, model) = match &self.custom_provider {
+            Some(name) => {
+                let model = model.strip_prefix(&format!("{name}/")).unwrap_or(model).to_owned();
+                (provider::find(name).ok_or_else(|| name.clone()), model)
+            }
+            None => provider::split(model),
+        };
+        let mut wire = self.wire.clone();
+        let Ok(known) = provider else {
+            // What is wrong with it is told when it is to be called.
+            return Ok(Target { provider, model, api_base: self.api_base.clone(), key: self.key.clone(), wire });
+        };
+        let (api_base, key) = match resolve(known, self.api_base.clone(), self.key.clone(), &self.env) {
+            Ok((api_base, key)) => (Some(api_base), key),
+            // What one entry lacks is no fault of the others.
+            Err(Error::MissingEndpoint { .. }) => (None, Key::None),
+            Err(error) => return Err(error),
+        };
+        if known.dialect == Dialect::Azure && self.api_base.is_none() && wire.api_version.is_none() {
+            wire.api_version = self.env.get("AZURE_API_VERSION").map(Into::into);
         }
-        entries.push(entry);
+        let mut headers =
+            api_base.as_ref().map_or_else(Vec::new, |api_base| account_headers(known, api_base, &self.env));
+        headers.retain(|header| !wire.headers.iter().any(|own| own.name.eq_ignore_ascii_case(&header.name)));
+        wire.headers.extend(headers);
+        Ok(Target { provider, model, api_base, key, wire })
     }
-    Ok(entries)
 }
 
-fn read_entry(
+pub(super) fn drops_params(layers: &Layers<'_>) -> Result<bool, Error> {
+    Ok(layers.file.top("litellm_settings").get("drop_params", layers.variables)?.unwrap_or(false))
+}
+
+/// Reads an entry; `earlier` are those before it. Its weight is what it says itself, if anything.
+pub(super) fn read(
     section: &Section<'_>,
     env: &Env,
     options: &Options,
@@ -158,101 +273,111 @@ fn read_entry(
     earlier: &[Entry],
 ) -> Result<Entry, Error> {
     let params = section.section("litellm_params");
+    let info = section.section("model_info");
     let missing = |origin: String| Error::Invalid { origin, problem: "is missing".to_owned() };
     let group = section.text("model_name", env)?.ok_or_else(|| missing(section.origin("model_name")))?;
-    let written = params.text("model", env)?.ok_or_else(|| missing(params.origin("model")))?;
-    for (origin, name) in [(section.origin("model_name"), &group), (params.origin("model"), &written)] {
-        if name.contains('*') {
-            let problem =
-                "must be one model's name: `*` is not supported; list each model, or leave model_list out".to_owned();
-            return Err(Error::Invalid { origin, problem });
-        }
+    let model = params.text("model", env)?.ok_or_else(|| missing(params.origin("model")))?;
+    if is_pattern(&model) && !is_pattern(&group) {
+        let problem = format!("must be one model's name: `{group}` has no `*` that would stand for one");
+        return Err(Error::Invalid { origin: params.origin("model"), problem });
     }
-    let (provider, model) = match params.text("custom_llm_provider", env)? {
-        Some(name) => {
-            let model = written.strip_prefix(&format!("{name}/")).unwrap_or(&written).to_owned();
-            (provider::find(&name).ok_or(name), model)
-        }
-        None => provider::split(&written),
-    };
-
-    let own_base = match params.text("api_base", env)? {
-        Some(text) => endpoint(Some(&text), &params.origin("api_base"))?,
-        None => endpoint(params.text("base_url", env)?.as_deref(), &params.origin("base_url"))?,
-    };
-    let mut wire = read_wire(&params, env, drop_params)?;
-    let own_key = match read_key(&params, "api_key", env)? {
-        Key::None => {
-            let token = read_key(&params, "azure_ad_token", env)?;
-            wire.bearer = !matches!(token, Key::None);
-            token
-        }
-        key => key,
-    };
-    let (api_base, key) = match &provider {
-        Ok(provider) => {
-            let uses_account = own_base.is_none();
-            let (api_base, key) = match resolve(provider, own_base, own_key, env) {
-                Ok((api_base, key)) => (Some(api_base), key),
-                // What one entry lacks is no fault of the others.
-                Err(Error::MissingEndpoint { .. }) => (None, Key::None),
-                Err(error) => return Err(error),
-            };
-            if provider.dialect == Dialect::Azure && uses_account && wire.api_version.is_none() {
-                wire.api_version = env.get("AZURE_API_VERSION").map(Into::into);
-            }
-            let mut headers =
-                api_base.as_ref().map_or_else(Vec::new, |api_base| account_headers(provider, api_base, env));
-            headers.retain(|header| !wire.headers.iter().any(|own| own.name.eq_ignore_ascii_case(&header.name)));
-            wire.headers.extend(headers);
-            (api_base, key)
-        }
-        // What is wrong with it is told when it is to be called.
-        Err(_) => (own_base, own_key),
-    };
-
-    let same_group = earlier.iter().filter(|entry| *entry.group == *group).count();
-    let name = match section.section("model_info").text("id", env)? {
-        Some(id) if id.contains("://") => {
-            let origin = section.section("model_info").origin("id");
-            return Err(Error::Invalid { origin, problem: "is shown to people and must not be an address".to_owned() });
-        }
-        Some(id) => id,
-        None if same_group == 0 => group.clone(),
-        None => format!("{group}#{}", same_group + 1),
-    };
-    Ok(Entry {
-        account: name.as_str().into(),
-        name: name.into(),
-        group: group.into(),
+    let (key, bearer) = read_keys(&params, env)?;
+    let given = Given {
         model,
-        provider,
-        wire,
-        timeouts: read_timeouts(&params, env, options)?,
-        limits: Limits {
-            rpm: number(&params, "rpm", env)?,
-            tpm: number(&params, "tpm", env)?,
-            itpm: number(&params, "itpm", env)?,
-            otpm: number(&params, "otpm", env)?,
-            rpd: number(&params, "rpd", env)?,
-            tpd: number(&params, "tpd", env)?,
-            max_parallel_requests: number(&params, "max_parallel_requests", env)?,
+        custom_provider: params.text("custom_llm_provider", env)?,
+        api_base: match params.text("api_base", env)? {
+            Some(text) => endpoint(Some(&text), &params.origin("api_base"))?,
+            None => endpoint(params.text("base_url", env)?.as_deref(), &params.origin("base_url"))?,
         },
-        num_retries: match number(&params, "num_retries", env)? {
-            Some(retries) => Some(retries),
-            None => number(&params, "max_retries", env)?,
-        },
-        api_base,
         key,
+        wire: Wire { bearer, ..read_wire(&params, env, drop_params)? },
+        env: env.clone(),
+    };
+    let (name, has_id) = read_name(&info, env, &group, earlier)?;
+    let target = given.target(&given.model)?;
+    Ok(Entry {
+        account: info.text("limit_account", env)?.unwrap_or_else(|| name.clone()).into(),
+        name: name.into(),
+        limits: read_limits(&params, env)?,
+        num_retries: either(params.get("num_retries", env)?, || params.get("max_retries", env))?,
+        order: params.get("order", env)?.unwrap_or(1),
+        tags: params.texts("tags", env)?.into_iter().map(Into::into).collect(),
+        defaults: Arc::new(read_defaults(&params, env)?),
+        written_defaults: written_defaults(&params),
+        max_input_tokens: info.get("max_input_tokens", env)?,
+        cooldown: either(info.get("cooldown_time", env)?, || params.get("cooldown_time", env))?,
+        allowed_fails: either(info.get("allowed_fails", env)?, || params.get("allowed_fails", env))?,
+        has_id,
+        pattern: is_pattern(&group).then(|| Box::new(given)),
+        origin: Some(section.here()),
+        ..Entry::new(&group, target, read_timeouts(&params, env, options)?)
     })
+}
+
+/// Returns the first value, else the second.
+fn either<T>(first: Option<T>, second: impl FnOnce() -> Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    if first.is_some() { Ok(first) } else { second() }
+}
+
+/// Reads what an entry is called, and whether it says so itself.
+fn read_name(info: &Section<'_>, env: &Env, group: &str, earlier: &[Entry]) -> Result<(String, bool), Error> {
+    let same_group = earlier.iter().filter(|entry| *entry.group == *group).count();
+    let invalid = |problem: String| Error::Invalid { origin: info.origin("id"), problem };
+    let (name, has_id) = match info.text("id", env)? {
+        Some(id) if id.contains("://") => {
+            return Err(invalid("is shown to people and must not be an address".to_owned()));
+        }
+        Some(id) => (id, true),
+        None if same_group == 0 => (group.to_owned(), false),
+        None => (format!("{group}#{}", same_group + 1), false),
+    };
+    if earlier.iter().any(|other| *other.name == *name) {
+        return Err(invalid(format!("is `{name}`, which another entry has; give each entry its own")));
+    }
+    Ok((name, has_id))
+}
+
+fn read_limits(params: &Section<'_>, env: &Env) -> Result<Limits, Error> {
+    Ok(Limits {
+        rpm: params.get("rpm", env)?,
+        tpm: params.get("tpm", env)?,
+        itpm: params.get("itpm", env)?,
+        otpm: params.get("otpm", env)?,
+        rpd: params.get("rpd", env)?,
+        tpd: params.get("tpd", env)?,
+        max_parallel_requests: params.get("max_parallel_requests", env)?,
+    })
+}
+
+/// Reads the parameters that requests get; those of `extra_body` win, as in OpenAI's client.
+fn read_defaults(params: &Section<'_>, env: &Env) -> Result<Map<String, Value>, Error> {
+    let body = params.section("extra_body");
+    let mut defaults = Map::new();
+    for (section, key) in default_keys(params, &body) {
+        defaults.extend(section.resolved(key, env)?.map(|value| (key.to_owned(), value)));
+    }
+    Ok(defaults)
+}
+
+/// Returns the same as they are written: what `os.environ/NAME` stands for is not for people.
+fn written_defaults(params: &Section<'_>) -> Map<String, Value> {
+    let body = params.section("extra_body");
+    default_keys(params, &body)
+        .filter_map(|(section, key)| Some((key.to_owned(), section.value(key)?.clone())))
+        .collect()
+}
+
+fn default_keys<'a, 's>(
+    params: &'s Section<'a>,
+    body: &'s Section<'a>,
+) -> impl Iterator<Item = (&'s Section<'a>, &'a str)> {
+    let own = params.names().filter(|key| keys::BODY.contains(key)).map(move |key| (params, key));
+    let extra = body.names().filter(|key| !keys::NOT_IN_BODY.contains(key)).map(move |key| (body, key));
+    own.chain(extra)
 }
 
 /// Reads how a deployment is spoken to.
 fn read_wire(params: &Section<'_>, env: &Env, drop_params: bool) -> Result<Wire, Error> {
-    let read_flag = |key: &str| -> Result<Option<bool>, Error> {
-        let Some(text) = params.text(key, env)? else { return Ok(None) };
-        flag(&text).map(Some).map_err(|problem| Error::Invalid { origin: params.origin(key), problem })
-    };
     let mut headers = Vec::new();
     for (key, name) in [("organization", "openai-organization"), ("project", "openai-project")] {
         if let Some(value) = params.text(key, env)? {
@@ -269,14 +394,22 @@ fn read_wire(params: &Section<'_>, env: &Env, drop_params: bool) -> Result<Wire,
     Ok(Wire {
         api_version: params.text("api_version", env)?.map(Into::into),
         headers,
-        drop_params: read_flag("drop_params")?.unwrap_or(drop_params),
-        stream: read_flag("stream")?.unwrap_or(false),
-        max_tokens: match number(params, "max_tokens", env)? {
-            Some(most) => Some(most),
-            None => number(params, "max_completion_tokens", env)?,
-        },
+        drop_params: params.get("drop_params", env)?.unwrap_or(drop_params),
+        stream: params.get("stream", env)?.unwrap_or(false),
+        max_tokens: either(params.get("max_tokens", env)?, || params.get("max_completion_tokens", env))?,
         ..Wire::default()
     })
+}
+
+/// Reads the key, and whether it goes as a bearer token.
+fn read_keys(params: &Section<'_>, env: &Env) -> Result<(Key, bool), Error> {
+    let key = read_key(params, "api_key", env)?;
+    if !matches!(key, Key::None) {
+        return Ok((key, false));
+    }
+    let token = read_key(params, "azure_ad_token", env)?;
+    let is_token = !matches!(token, Key::None);
+    Ok((token, is_token))
 }
 
 fn read_key(params: &Section<'_>, key: &str, env: &Env) -> Result<Key, Error> {
@@ -293,13 +426,8 @@ fn read_key(params: &Section<'_>, key: &str, env: &Env) -> Result<Key, Error> {
     })
 }
 
-fn number<T: Parse>(params: &Section<'_>, key: &str, env: &Env) -> Result<Option<T>, Error> {
-    let Some(text) = params.text(key, env)? else { return Ok(None) };
-    T::parse(&text).map(Some).map_err(|problem| Error::Invalid { origin: params.origin(key), problem })
-}
-
 fn read_timeouts(params: &Section<'_>, env: &Env, options: &Options) -> Result<Timeouts, Error> {
-    let read = |key| number::<Duration>(params, key, env);
+    let read = |key| params.get::<Duration>(key, env);
     let own_total = read("timeout")?;
     let total = own_total.unwrap_or(options.timeout);
     // A limit that was set for all is no contradiction to a shorter total of one deployment.

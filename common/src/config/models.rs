@@ -9,17 +9,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use url::Url;
 
 use crate::quota::Limits;
 
 use super::entry::{self, Entry};
+use super::file::Section;
 use super::near::nearest;
 use super::options::{Layers, Options};
-use super::provider;
+use super::route::{Route, describe};
+use super::routing::{Lead, Routing};
 use super::template::Template;
-use super::{Deployment, Endpoint, Error, Timeouts, Wire};
+use super::weight::{self, Weight};
+use super::{Deployment, Endpoint, Error, Timeouts, Wire, is_pattern, provider, wildcard};
 
 /// Where calls can go.
 #[derive(Debug, Clone)]
@@ -30,26 +32,6 @@ pub(super) enum Models {
     Any(Box<Template>),
     /// The simulator for every group.
     Simulator(Endpoint, Timeouts),
-}
-
-/// Where calls for a model group can go, for people: nothing of it is secret. No `Debug`: an endpoint is nothing for a log.
-#[expect(missing_debug_implementations, reason = "its endpoint is nothing for a log")]
-#[derive(Clone, PartialEq, Eq, Serialize)]
-pub struct Route {
-    /// The model group; `None` for every group that is asked for.
-    pub model: Option<Arc<str>>,
-    /// The deployment's name; `None` where it is the group's.
-    pub deployment: Option<Arc<str>>,
-    /// The provider kind.
-    pub provider: String,
-    /// The model's name at the provider; `None` where it is the group's.
-    pub provider_model: Option<String>,
-    /// The endpoint's scheme, host and port.
-    pub endpoint: String,
-    /// Where the key comes from; `None` where none is sent.
-    pub key: Option<String>,
-    /// Why it cannot be called, if it cannot.
-    pub problem: Option<String>,
 }
 
 impl Models {
@@ -63,22 +45,17 @@ impl Models {
             return Ok(Self::Simulator(Endpoint(url.clone()), timeouts));
         }
         match layers.file.model_list()? {
-            Some(list) => Ok(Self::List(entry::read_list(&list, layers, options)?)),
+            Some(list) => Ok(Self::List(read_list(&list, layers, options)?)),
             None => Ok(Self::Any(Box::new(Template::read(layers, options, timeouts)?))),
         }
     }
 
-    /// Returns the groups of `model_list`; `None` where any group is served.
+    /// Returns the groups of `model_list`, patterns as they are written; `None` where any group is served.
     pub(super) fn groups(&self) -> Option<Vec<Arc<str>>> {
         let Self::List(entries) = self else { return None };
         let mut seen = HashSet::new();
-        Some(
-            entries
-                .iter()
-                .map(|entry| Arc::clone(&entry.group))
-                .filter(|group| seen.insert(Arc::clone(group)))
-                .collect(),
-        )
+        let groups = entries.iter().map(|entry| Arc::clone(&entry.group));
+        Some(groups.filter(|group| seen.insert(Arc::clone(group))).collect())
     }
 
     pub(super) fn routes(&self) -> Vec<Route> {
@@ -88,7 +65,7 @@ impl Models {
                 // The name stands for all of them.
                 let route = template.entry("model").map(|entry| entry.route()).ok();
                 route
-                    .map(|route| Route { model: None, deployment: None, provider_model: None, ..route })
+                    .map(|route| Route { model: None, deployment: None, provider_model: None, account: None, ..route })
                     .into_iter()
                     .collect()
             }
@@ -96,16 +73,24 @@ impl Models {
         }
     }
 
-    pub(super) fn deployments_for(&self, group: &str) -> Result<Vec<Deployment>, Error> {
+    /// Returns the entries of `model_list`; none where any group is served.
+    pub(super) fn entries(&self) -> &[Entry] {
+        match self {
+            Self::List(entries) => entries,
+            Self::Any(_) | Self::Simulator(..) => &[],
+        }
+    }
+
+    /// Finds what serves a group: `model` by name, which is the group or what it is an alias of.
+    pub(super) fn deployments_for(&self, group: &str, model: &str) -> Result<Vec<Deployment>, Error> {
         match self {
             Self::List(entries) => {
-                let found: Vec<_> = entries.iter().filter(|entry| &*entry.group == group).collect();
-                if found.is_empty() {
-                    return Err(unknown_group(group, entries));
-                }
-                found.into_iter().map(Entry::deployment).collect()
+                let found = serving(model, entries)?;
+                found.into_iter().map(|entry| entry.serving(group, model)?.deployment()).collect()
             }
-            Self::Any(template) => Ok(vec![template.entry(group)?.deployment()?]),
+            Self::Any(template) => {
+                Ok(vec![Deployment { group: group.into(), name: group.into(), ..template.entry(model)?.deployment()? }])
+            }
             Self::Simulator(endpoint, timeouts) => {
                 // It speaks every dialect, and takes any name.
                 let (provider, model) = match provider::split(group) {
@@ -113,23 +98,54 @@ impl Models {
                     _ => (provider::openai(), group.to_owned()),
                 };
                 Ok(vec![Deployment {
-                    name: group.into(),
-                    group: group.into(),
-                    provider: provider.name.into(),
-                    model: model.into(),
-                    api_base: endpoint.clone(),
-                    api_key: None,
-                    key_source: None,
-                    key_file: None,
                     wire: Wire { dialect: provider.dialect, ..Wire::default() },
                     timeouts: *timeouts,
-                    account: group.into(),
-                    limits: Limits::default(),
-                    num_retries: None,
                     simulated: true,
+                    ..Deployment::new(group, provider.name, &model, endpoint.clone())
                 }])
             }
         }
+    }
+
+    /// Refuses fallbacks and aliases that lead to no group.
+    pub(super) fn check(&self, routing: &Routing) -> Result<(), Error> {
+        let Self::List(entries) = self else { return Ok(()) };
+        for Lead { origin, group, is_alias } in routing.targets() {
+            let model = if *is_alias { group } else { routing.aliased(group) };
+            if let Err(Error::UnknownGroup { hint, .. }) = serving(model, entries) {
+                let problem = format!("names model `{group}`, which no entry of model_list serves; {hint}");
+                return Err(Error::Invalid { origin: origin.clone(), problem });
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether some group has this name, or a name of this form.
+    pub(super) fn serves(&self, model: &str) -> bool {
+        match self {
+            Self::List(entries) => {
+                serving(model, entries).is_ok() || entries.iter().any(|entry| *entry.group == *model)
+            }
+            Self::Any(_) | Self::Simulator(..) => true,
+        }
+    }
+}
+
+/// Finds the entries of a model: those of its name, else those of the longest pattern that takes it.
+fn serving<'a>(model: &str, entries: &'a [Entry]) -> Result<Vec<&'a Entry>, Error> {
+    let of_group = |group: &str| entries.iter().filter(|entry| *entry.group == *group).collect::<Vec<_>>();
+    let exact = of_group(model);
+    if is_pattern(model) && !exact.is_empty() {
+        return Err(Error::Pattern { pattern: model.to_owned() });
+    }
+    if !exact.is_empty() {
+        return Ok(exact);
+    }
+    let mut patterns: Vec<&str> = entries.iter().map(|entry| &*entry.group).filter(|group| is_pattern(group)).collect();
+    patterns.sort_by_key(|pattern| std::cmp::Reverse(pattern.len()));
+    match patterns.into_iter().find(|pattern| wildcard::captures(pattern, model).is_some()) {
+        Some(pattern) => Ok(of_group(pattern)),
+        None => Err(unknown_group(model, entries)),
     }
 }
 
@@ -148,6 +164,59 @@ fn unknown_group(group: &str, entries: &[Entry]) -> Error {
         }
     };
     Error::UnknownGroup { group: group.to_owned(), hint }
+}
+
+fn read_list(list: &[Section<'_>], layers: &Layers<'_>, options: &Options) -> Result<Vec<Entry>, Error> {
+    let drop_params = entry::drops_params(layers)?;
+    let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
+    let mut weights: Vec<Option<Weight>> = Vec::with_capacity(list.len());
+    for section in list {
+        entries.push(entry::read(section, layers.variables, options, drop_params, &entries)?);
+        weights.push(section.section("litellm_params").get("weight", layers.variables)?);
+    }
+    share_limits(&mut entries)?;
+    let parallel = layers.file.top("router_settings").get("default_max_parallel_requests", layers.variables)?;
+    for entry in &mut entries {
+        entry.limits.max_parallel_requests = entry.limits.max_parallel_requests.or(parallel);
+    }
+    weight::set(&mut entries, &weights);
+    Ok(entries)
+}
+
+/// Gives all deployments of an account its limits, which one of them says, or several alike.
+fn share_limits(entries: &mut [Entry]) -> Result<(), Error> {
+    for at in 0..entries.len() {
+        let (earlier, rest) = entries.split_at_mut(at);
+        let Some((entry, later)) = rest.split_first_mut() else { break };
+        if let Some(other) = earlier.iter().find(|other| other.account == entry.account) {
+            entry.limits = other.limits;
+            continue;
+        }
+        let sharing = later.iter().filter(|other| other.account == entry.account && !other.limits.is_empty());
+        for other in sharing {
+            if entry.limits.is_empty() {
+                entry.limits = other.limits;
+            } else if entry.limits != other.limits {
+                return Err(Error::Relation(format!(
+                    "`{}` ({}) and `{}` ({}) share the limits of account `{}` and have different ones; write them into one \
+                     of the entries, or the same into each",
+                    entry.name,
+                    describe(&entry.limits),
+                    other.name,
+                    describe(&other.limits),
+                    entry.account
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the limits of every account of `model_list`, each once, those without any included.
+pub(super) fn limits(entries: &[Entry]) -> Vec<(Arc<str>, Limits)> {
+    let mut seen = HashSet::new();
+    let accounts = entries.iter().map(|entry| (Arc::clone(&entry.account), entry.limits));
+    accounts.filter(|(account, _)| seen.insert(Arc::clone(account))).collect()
 }
 
 /// Fills in the defaults of the parts and checks that none is longer than the whole; the error is the problem.

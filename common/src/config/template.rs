@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::quota::Limits;
-
 use super::account::{
     Key, account_base, account_headers, account_key, endpoint, is_own_host, own_endpoint, required, resolve,
 };
-use super::entry::{Entry, drops_params};
+use super::entry::{Entry, Target, drops_params};
 use super::options::{Layers, Options};
 use super::provider;
 use super::{Dialect, Endpoint, Env, Error, Timeouts, Wire};
@@ -49,7 +47,7 @@ impl Template {
     }
 
     pub(super) fn read(layers: &Layers<'_>, options: &Options, timeouts: Timeouts) -> Result<Self, Error> {
-        let env = layers.env;
+        let env = layers.variables;
         let openai = provider::openai();
         let found = |name| match env.secret(name) {
             Ok(found) => found.map_or(Key::None, Key::Found),
@@ -121,18 +119,7 @@ impl Template {
         if let Ok(provider) = &provider {
             wire.headers = account_headers(provider, &api_base, &self.env);
         }
-        Ok(Entry {
-            name: group.into(),
-            group: group.into(),
-            model,
-            provider,
-            api_base: Some(api_base),
-            key,
-            wire,
-            timeouts: self.timeouts,
-            account: group.into(),
-            limits: Limits::default(),
-            num_retries: None,
-        })
+        let target = Target { provider, model, api_base: Some(api_base), key, wire };
+        Ok(Entry::new(group, target, self.timeouts))
     }
 }

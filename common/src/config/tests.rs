@@ -1,9 +1,14 @@
+use std::time::Duration;
+
 use secrecy::ExposeSecret as _;
 
 use super::*;
 
+mod groups;
 mod keys;
+mod litellm;
 mod models;
+mod routing;
 
 /// A configuration loaded from a directory of its own.
 #[derive(Default)]
@@ -40,6 +45,19 @@ impl Given<'_> {
 
 fn env(env: &[(&str, &str)]) -> Config {
     Given { env, ..Given::default() }.load().unwrap()
+}
+
+/// Loads a file of another name than ours.
+fn litellm(text: &str, env: &[(&str, &str)]) -> Result<Config, Error> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("litellm.yaml");
+    std::fs::write(&file, text).unwrap();
+    Config::load(Sources {
+        directory: directory.path().to_owned(),
+        file: Some(file),
+        env: env.iter().copied().collect(),
+        ..Sources::default()
+    })
 }
 
 fn yaml(text: &str) -> Result<Config, Error> {
@@ -158,10 +176,10 @@ fn wrong_values_say_where_they_stand_and_what_to_write() {
         ),
         (
             Given {
-                yaml: Some("model_list: [{model_name: '*', litellm_params: {model: 'openai/*'}}]"),
+                yaml: Some("model_list: [{model_name: a, litellm_params: {model: 'openai/*'}}]"),
                 ..Given::default()
             },
-            "`*` is not supported",
+            "model_list[0].litellm_params.model in gristmill.yaml must be one model's name: `a` has no `*`",
         ),
     ] {
         let error = given.error();

@@ -115,3 +115,95 @@ fn two_entries_of_one_name_are_refused() {
     let error = yaml(&format!("model_list: [{entry}, {entry}]")).unwrap_err().to_string();
     assert!(error.contains("model_list[1].model_info.id in gristmill.yaml is `x`, which another entry has"), "{error}");
 }
+
+/// The first deployment of group a, of whose entry this is a part.
+fn entry(part: &str) -> Result<Deployment, Error> {
+    let config = yaml(&format!("model_list: [{{model_name: a, {part}}}]"))?;
+    Ok(config.deployments_for(&["a"])?.remove(0))
+}
+
+#[test]
+fn an_entry_says_how_it_shares_the_groups_work() {
+    let plain = entry("litellm_params: {model: m, api_base: 'http://h'}").unwrap();
+    assert_eq!((plain.weight, plain.order, plain.tags.len(), plain.defaults.len()), (1, 1, 0, 0));
+    assert_eq!((plain.max_input_tokens, plain.cooldown, plain.allowed_fails), (None, None, None));
+    let full = entry(
+        "litellm_params: {model: m, api_base: 'http://h', weight: 4, order: 2, tags: [free, eu]}, \
+         model_info: {max_input_tokens: 8192, cooldown_time: 30, allowed_fails: 5}",
+    )
+    .unwrap();
+    assert_eq!((full.weight, full.order), (4, 2));
+    assert_eq!(full.tags.iter().map(|tag| &**tag).collect::<Vec<_>>(), ["free", "eu"]);
+    assert_eq!(full.max_input_tokens, Some(8192));
+    assert_eq!((full.cooldown, full.allowed_fails), (Some(Duration::from_secs(30)), Some(5)));
+}
+
+#[test]
+fn weights_follow_the_limits_where_there_are_none() {
+    let config = yaml(
+        "model_list:\n\
+         - {model_name: a, litellm_params: {model: m, api_base: 'http://h', rpm: 900}}\n\
+         - {model_name: a, litellm_params: {model: m, api_base: 'http://h', rpm: 100}}\n\
+         - {model_name: b, litellm_params: {model: m, api_base: 'http://h', rpm: 5, weight: 0}}\n\
+         - {model_name: b, litellm_params: {model: m, api_base: 'http://h', weight: 2}}\n",
+    )
+    .unwrap();
+    let weights: Vec<_> = config.deployments().unwrap().iter().map(|d| d.weight).collect();
+    assert_eq!(weights, [900, 100, 0, 2]);
+}
+
+#[test]
+fn parameters_become_defaults_of_the_body() {
+    let given = Given {
+        yaml: Some(
+            "model_list: [{model_name: a, litellm_params: {model: m, api_base: 'http://h', temperature: 0.2, seed: 7, \
+             max_tokens: 99, stop: [x], extra_body: {top_k: os.environ/K, guided: {regex: os.environ/R}, seed: 8, \
+             messages: []}}}]",
+        ),
+        env: &[("K", "40"), ("R", "a+")],
+        ..Given::default()
+    };
+    let config = given.load().unwrap();
+    let deployment = config.deployments().unwrap().remove(0);
+    assert_eq!(
+        serde_json::Value::Object((*deployment.defaults).clone()),
+        serde_json::json!({
+            "temperature": 0.2, "max_tokens": 99, "stop": ["x"], "seed": 8, "top_k": 40, "guided": {"regex": "a+"},
+        })
+    );
+    assert_eq!(deployment.wire.max_tokens, Some(99));
+    assert_eq!(
+        config.warnings(),
+        ["gristmill.yaml sets keys that have no effect here: model_list[].litellm_params.extra_body.messages"]
+    );
+    // People see what is written.
+    assert_eq!(config.routes()[0].defaults["top_k"], "os.environ/K");
+    assert_eq!(config.routes()[0].origin.as_deref(), Some("model_list[0] in gristmill.yaml"));
+}
+
+#[test]
+fn deployments_of_one_account_share_its_limits() {
+    let list = |one: &str, two: &str| {
+        yaml(&format!(
+            "router_settings: {{default_max_parallel_requests: 9}}\nmodel_list:\n\
+             - {{model_name: a, litellm_params: {{model: m, api_base: 'http://h'{one}}}, model_info: {{limit_account: x}}}}\n\
+             - {{model_name: b, litellm_params: {{model: n, api_base: 'http://h'{two}}}, model_info: {{limit_account: x}}}}\n\
+             - {{model_name: c, litellm_params: {{model: n, api_base: 'http://h', max_parallel_requests: 3}}}}\n"
+        ))
+    };
+    for (one, two) in [(", rpm: 60", ""), ("", ", rpm: 60"), (", rpm: 60", ", rpm: 60")] {
+        let config = list(one, two).unwrap();
+        let shared = Limits { rpm: Some(60), max_parallel_requests: Some(9), ..Limits::default() };
+        let own = Limits { max_parallel_requests: Some(3), ..Limits::default() };
+        let deployments = config.deployments().unwrap();
+        let seen: Vec<_> = deployments.iter().map(|d| (&*d.account, d.limits)).collect();
+        assert_eq!(seen, [("x", shared), ("x", shared), ("c", own)], "{one} {two}");
+        assert_eq!(config.limits(), [("x".into(), shared), ("c".into(), own)]);
+    }
+    let error = list(", rpm: 60", ", rpm: 61, tpm: 1000").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "`a` (60 rpm) and `b` (61 rpm, 1000 tpm) share the limits of account `x` and have different ones; write them into \
+         one of the entries, or the same into each"
+    );
+}
