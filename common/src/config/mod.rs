@@ -210,6 +210,11 @@ impl Config {
         self.models.routes()
     }
 
+    /// Returns the same for one group of `model_list`, which may be an alias or have a name that a pattern takes.
+    pub fn routes_for(&self, group: &str) -> Vec<Route> {
+        self.models.routes_for(group, self.routing.aliased(group))
+    }
+
     /// Returns the limits of every account of `model_list`, each once, those without any included.
     pub fn limits(&self) -> Vec<(Arc<str>, Limits)> {
         models::limits(self.models.entries())

@@ -73,6 +73,12 @@ impl Models {
         }
     }
 
+    /// Returns where calls for one group of `model_list` can go; `model` is the group or what it is an alias of.
+    pub(super) fn routes_for(&self, group: &str, model: &str) -> Vec<Route> {
+        let found = serving(model, self.entries()).unwrap_or_default();
+        found.into_iter().filter_map(|entry| Some(entry.serving(group, model).ok()?.route())).collect()
+    }
+
     /// Returns the entries of `model_list`; none where any group is served.
     pub(super) fn entries(&self) -> &[Entry] {
         match self {

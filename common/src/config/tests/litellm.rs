@@ -5,6 +5,49 @@ use super::*;
 const LIST: &str = "model_list: [{model_name: a, litellm_params: {model: openai/a, rpm: 480, tpm: 9000}}]\n";
 
 #[test]
+fn the_example_loads_unchanged_with_one_warning() {
+    let text = include_str!("../../../../examples/litellm.yaml");
+    let config = litellm(
+        text,
+        &[
+            ("AZURE_EU_BASE", "https://eu.openai.azure.com"),
+            ("AZURE_EU_KEY", "sk-azure"),
+            ("OPENAI_API_KEY", "sk-openai"),
+            ("ANTHROPIC_API_KEY", "sk-ant"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.warnings().len(), 1, "{:?}", config.warnings());
+    assert!(config.warnings()[0].ends_with("no effect here: general_settings, model_list[].model_info.mode"));
+
+    let group = config.deployments_for(&["gpt-4"]).unwrap();
+    let seen: Vec<_> = group.iter().map(|d| (&*d.name, &*d.model, &*d.account, d.weight, d.limits.tpm)).collect();
+    assert_eq!(
+        seen,
+        [("gpt-4", "gpt-4o-eu", "gpt-4o", 900, Some(150_000)), ("gpt-4#2", "gpt-4o", "gpt-4o#2", 300, Some(50_000)),]
+    );
+    assert_eq!(group[0].wire.api_version.as_deref(), Some("2024-10-21"));
+    assert!(group.iter().all(|deployment| deployment.wire.drop_params));
+    assert_eq!(route(&config, "openai/o3").1, "o3");
+    assert_eq!((config.num_retries, config.timeouts().total.as_secs()), (3, 120));
+    let routing = config.routing();
+    assert_eq!(routing.retries_for("claude", &crate::failure::ErrorClass::RateLimit), Some(4));
+    let next = |group, kind| routing.fallbacks_of(group, kind).iter().map(|group| &**group).collect::<Vec<_>>();
+    assert_eq!(next("gpt-4o", FallbackKind::General), ["gpt-4o-mini", "claude"]);
+    assert_eq!(next("gpt-4o-mini", FallbackKind::ContextWindow), ["claude"]);
+    assert_eq!(
+        config.notices(),
+        [
+            "gpt-4o: 900 rpm, 150000 tpm; gpt-4o#2: 300 rpm, 50000 tpm; enforced over all workers (LiteLLM takes rpm and \
+             tpm as routing weights)",
+            "`openai/*` of model_list: a worker serves those of these models that --model names",
+        ]
+    );
+    // The page shows the file.
+    assert!(include_str!("../../../../docs/litellm.md").contains(text.trim_end()));
+}
+
+#[test]
 fn all_that_has_no_effect_is_named_in_one_warning() {
     let config = litellm(
         &format!(
