@@ -93,6 +93,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let sources = Sources { file: args.config, env: Env::from_process(), overrides, ..Sources::default() };
     let config = Config::load(sources)?;
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    config.notices().iter().for_each(|notice| tracing::info!("{notice}"));
     let deployments =
         if args.model.is_empty() { config.deployments()? } else { config.deployments_for(&args.model)? };
     if deployments.is_empty() {

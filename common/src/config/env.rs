@@ -59,13 +59,29 @@ impl Env {
         if self.dotenv.contains(name) { format!("{name} in .env") } else { name.to_owned() }
     }
 
+    /// Adds the variables that a configuration file sets; none overrides one that is there, be it as a value or as a file.
+    ///
+    /// Returns the names of those that have another value already.
+    pub(super) fn add_below(&mut self, variables: Vec<(String, String)>) -> Vec<String> {
+        let mut kept = Vec::new();
+        for (name, value) in variables {
+            let is_there = self.get(&name).is_some() || self.get(&other_form(&name)).is_some();
+            if !is_there {
+                self.variables.insert(name, value);
+            } else if self.get(&name) != Some(&*value) {
+                kept.push(name);
+            }
+        }
+        kept
+    }
+
     /// Adds the variables of a `.env` file's text; none overrides one that is there, be it as a value or as a file.
     pub fn add_dotenv(&mut self, text: &str) -> Result<(), Error> {
         for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let Some((name, value)) = parse_line(line).map_err(|()| Error::DotEnv { line: index + 1 })? else {
                 continue;
             };
-            let other = name.strip_suffix("_FILE").map_or_else(|| format!("{name}_FILE"), str::to_owned);
+            let other = other_form(name);
             let is_set = |name: &str| self.get(name).is_some() && !self.dotenv.contains(name);
             if self.get(name).is_none() && !is_set(&other) {
                 self.variables.insert(name.to_owned(), value);
@@ -119,6 +135,11 @@ pub fn read_secret(file: &Path) -> std::io::Result<Option<SecretString>> {
     let text = std::fs::read_to_string(file)?;
     let value = text.trim_end_matches(['\r', '\n']);
     Ok((!value.is_empty()).then(|| value.to_owned().into()))
+}
+
+/// Returns the variable that names a file for a variable, or that a variable names a file for.
+fn other_form(name: &str) -> String {
+    name.strip_suffix("_FILE").map_or_else(|| format!("{name}_FILE"), str::to_owned)
 }
 
 /// Reads `NAME=value`, with `export`, quotes and comments as shells have them; no `$` is expanded.

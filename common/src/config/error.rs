@@ -112,6 +112,12 @@ pub enum Error {
         /// The near name, or the known ones.
         hint: String,
     },
+    /// A pattern of `model_list` where the name of a model is needed.
+    #[error("`{pattern}` of model_list stands for many models: name those that are to be served, each with --model {}", pattern.replace('*', "<name>"))]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+    },
 }
 
 impl Error {
@@ -128,6 +134,7 @@ impl Error {
                 | Self::MissingEndpoint { .. }
                 | Self::UnsupportedProvider { .. }
                 | Self::UnknownGroup { .. }
+                | Self::Pattern { .. }
         )
     }
 }

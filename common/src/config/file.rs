@@ -1,138 +1,33 @@
-//! Reads `gristmill.yaml`: which keys there may be, and where each value stands. Gives values no meaning.
+//! Reads the configuration file: checks its keys, and says where each value stands. Gives values no meaning.
+//!
+//! Our own file, `gristmill.yaml`, is taken at its word: an unknown key is refused. Any other name is taken for a
+//! configuration of LiteLLM's, which loads as it is: what is not known of its sections is named in the warning.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::near::nearest;
-use super::{Env, Error, OPTIONS};
-
-/// The sections in LiteLLM's shape, beside our own options at the top.
-const SECTIONS: &[&str] =
-    &["model_list", "router_settings", "litellm_settings", "general_settings", "environment_variables"];
-
-/// Keys of `model_list[]`.
-const ENTRY: &[&str] = &["model_name", "litellm_params", "model_info"];
-
-/// Keys of `model_list[].litellm_params` that are used.
-const PARAMS_USED: &[&str] = &[
-    "model",
-    "custom_llm_provider",
-    "api_base",
-    "base_url",
-    "api_key",
-    "timeout",
-    "connect_timeout",
-    "first_byte_timeout",
-    "idle_timeout",
-    "max_parallel_requests",
-    "num_retries",
-    "max_retries",
-    "api_version",
-    "azure_ad_token",
-    "drop_params",
-    "extra_headers",
-    "headers",
-    "max_completion_tokens",
-    "max_tokens",
-    "itpm",
-    "otpm",
-    "organization",
-    "project",
-    "rpd",
-    "rpm",
-    "stream",
-    "tpd",
-    "tpm",
-];
-
-/// Further keys of `litellm_params` in LiteLLM 1.109 (`types/router.py`) and request parameters that people set there.
-const PARAMS_KNOWN: &[&str] = &[
-    "additional_drop_params",
-    "allowed_openai_params",
-    "budget_duration",
-    "cache_creation_input_token_cost",
-    "cache_read_input_token_cost",
-    "configurable_clientside_auth_params",
-    "daily_reset_time",
-    "default_api_key_rpm_limit",
-    "default_api_key_tpm_limit",
-    "extra_body",
-    "fallbacks",
-    "input_cost_per_second",
-    "input_cost_per_token",
-    "litellm_credential_name",
-    "max_budget",
-    "max_file_size_mb",
-    "merge_reasoning_content_in_choices",
-    "metadata",
-    "mock_response",
-    "model_info",
-    "order",
-    "output_cost_per_second",
-    "output_cost_per_token",
-    "reasoning_effort",
-    "region_name",
-    "seed",
-    "service_tier",
-    "stream_timeout",
-    "tag_regex",
-    "tags",
-    "temperature",
-    "timeout_by_service_tier",
-    "top_p",
-    "use_in_pass_through",
-    "use_litellm_proxy",
-    "weight",
-];
-
-/// Providers' own parameters in `litellm_params` begin so.
-const PARAM_PREFIXES: &[&str] =
-    &["aws_", "azure_", "vertex_", "watsonx_", "input_cost_per_", "output_cost_per_", "s3_", "gcs_"];
-
-/// Keys of `router_settings` and `litellm_settings` that are used; the rest of these sections is LiteLLM's own.
-const ROUTER_USED: &[&str] = &["num_retries", "timeout"];
-const ROUTER_KNOWN: &[&str] = &[
-    "allowed_fails",
-    "allowed_fails_policy",
-    "cache_responses",
-    "caching_groups",
-    "content_policy_fallbacks",
-    "context_window_fallbacks",
-    "cooldown_time",
-    "default_fallbacks",
-    "default_max_parallel_requests",
-    "default_priority",
-    "disable_cooldowns",
-    "enable_mid_stream_fallback_continuation",
-    "enable_pre_call_checks",
-    "enable_tag_filtering",
-    "enable_weighted_failover",
-    "fallbacks",
-    "max_fallbacks",
-    "model_group_alias",
-    "model_group_retry_policy",
-    "optional_pre_call_checks",
-    "polling_interval",
-    "provider_budget_config",
-    "redis_host",
-    "redis_password",
-    "redis_port",
-    "redis_url",
-    "retry_after",
-    "retry_policy",
-    "routing_strategy",
-    "routing_strategy_args",
-    "stream_timeout",
-    "tag_filtering_match_any",
-];
-const LITELLM_USED: &[&str] = &["drop_params", "num_retries", "request_timeout"];
+use super::options::Parse;
+use super::{DEFAULT_FILE, Env, Error, OPTIONS, keys, policy};
 
 /// A parsed configuration file, its keys checked. Has no `Debug`: it holds keys.
 #[derive(Default)]
 pub(super) struct File {
     name: String,
     root: Map<String, Value>,
+    /// Whether it is `gristmill.yaml`.
+    is_own: bool,
+}
+
+/// Which unknown keys of a mapping are refused; the others are named as not used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refuse {
+    All,
+    /// Those that are nearly a known one.
+    Near,
+    None,
 }
 
 impl File {
@@ -147,13 +42,33 @@ impl File {
             Value::Null => Map::new(),
             _ => return Err(syntax("the top level must be `option: value` lines".to_owned())),
         };
-        let file = Self { name: name.to_owned(), root };
+        let is_own = Path::new(name).file_name().is_some_and(|name| name == DEFAULT_FILE);
+        let file = Self { name: name.to_owned(), root, is_own };
         file.check_keys(unused)?;
         Ok(file)
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Tells whether it is not our own file, but one of LiteLLM's or of any other name.
+    pub(super) fn is_foreign(&self) -> bool {
+        !self.is_own && !self.root.is_empty()
+    }
+
+    /// Returns the variables that `environment_variables` sets, which `env` resolves; one that refers to nothing is left out.
+    pub(super) fn variables(&self, env: &Env) -> Result<Vec<(String, String)>, Error> {
+        let section = self.top("environment_variables");
+        let mut variables = Vec::new();
+        for name in section.names() {
+            match section.text(name, env) {
+                Ok(value) => variables.extend(value.map(|value| (name.to_owned(), value))),
+                Err(Error::MissingVariable { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(variables)
     }
 
     /// Returns the entries of `model_list`, or `None` where the file has none.
@@ -180,35 +95,58 @@ impl File {
         self.top(section).text(key, env)
     }
 
-    fn top(&self, section: &str) -> Section<'_> {
+    /// Returns a section at the top; an empty one where it is missing.
+    pub(super) fn top(&self, section: &str) -> Section<'_> {
         let keys =
             if section.is_empty() { Some(&self.root) } else { self.root.get(section).and_then(Value::as_object) };
         Section { file: &self.name, place: section.to_owned(), keys }
     }
 
     fn check_keys(&self, unused: &mut BTreeSet<String>) -> Result<(), Error> {
+        let strict = if self.is_own { Refuse::All } else { Refuse::None };
+        let free = if self.is_own { Refuse::Near } else { Refuse::None };
+        let has_list = self.root.contains_key("model_list");
+        let at_top = if !self.is_own && has_list { Refuse::Near } else { Refuse::All };
+
         let options: Vec<&str> = OPTIONS.iter().map(|option| option.name).collect();
-        self.top("").check(&[&options, SECTIONS], &[], unused)?;
-        for section in SECTIONS.iter().filter(|section| **section != "model_list") {
+        self.top("").check(&[&options, keys::SECTIONS], keys::SECTIONS_KNOWN, at_top, unused)?;
+        for section in keys::SECTIONS.iter().filter(|section| **section != "model_list") {
             self.top("").must_be_mapping(section)?;
         }
-        self.top("router_settings").check(&[ROUTER_USED], ROUTER_KNOWN, unused)?;
-        for key in self.top("litellm_settings").names().filter(|key| !LITELLM_USED.contains(key)) {
+        let router = self.top("router_settings");
+        router.check(&[keys::ROUTER_USED], keys::ROUTER_KNOWN, strict, unused)?;
+        for (key, policy_keys) in
+            [("retry_policy", policy::RETRY_KEYS), ("allowed_fails_policy", policy::ALLOWED_FAILS_KEYS)]
+        {
+            router.must_be_mapping(key)?;
+            router.section(key).check(&[policy_keys], &[], strict, unused)?;
+        }
+        for key in ["model_group_retry_policy", "model_group_alias"] {
+            router.must_be_mapping(key)?;
+        }
+        let group_policies = router.section("model_group_retry_policy");
+        for group in group_policies.names() {
+            group_policies.must_be_mapping(group)?;
+            group_policies.section(group).check(&[policy::RETRY_KEYS], &[], strict, unused)?;
+        }
+        for key in self.top("litellm_settings").names().filter(|key| !keys::LITELLM_USED.contains(key)) {
             unused.insert(format!("litellm_settings.{key}"));
         }
-        for section in ["general_settings", "environment_variables"] {
-            if self.root.contains_key(section) {
-                unused.insert(section.to_owned());
-            }
+        if self.root.contains_key("general_settings") {
+            unused.insert("general_settings".to_owned());
         }
         for entry in self.model_list()?.unwrap_or_default() {
-            entry.check(&[ENTRY], &[], unused)?;
+            entry.check(&[keys::ENTRY], &[], strict, unused)?;
             entry.must_be_mapping("litellm_params")?;
             entry.must_be_mapping("model_info")?;
-            for key in ["extra_headers", "headers"] {
-                entry.section("litellm_params").must_be_mapping(key)?;
+            let params = entry.section("litellm_params");
+            for key in ["extra_body", "extra_headers", "headers"] {
+                params.must_be_mapping(key)?;
             }
-            entry.section("litellm_params").check(&[PARAMS_USED], PARAMS_KNOWN, unused)?;
+            params.check(&[keys::PARAMS_USED, keys::BODY], keys::PARAMS_KNOWN, strict, unused)?;
+            let body = params.section("extra_body");
+            unused.extend(body.names().filter(|key| keys::NOT_IN_BODY.contains(key)).map(|key| body.shape(key)));
+            entry.section("model_info").check(&[keys::INFO_USED], keys::INFO_KNOWN, free, unused)?;
         }
         Ok(())
     }
@@ -234,6 +172,11 @@ impl<'a> Section<'a> {
         format!("{} in {}", self.path(key), self.file)
     }
 
+    /// Returns its own path and the file's name, for messages.
+    pub(super) fn here(&self) -> String {
+        format!("{} in {}", self.place, self.file)
+    }
+
     /// Returns the scalar at a key as it is written, `os.environ/NAME` not resolved.
     pub(super) fn raw(&self, key: &str) -> Result<Option<String>, Error> {
         let problem = match self.keys.and_then(|keys| keys.get(key)) {
@@ -257,6 +200,33 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Returns the value at a key, `os.environ/NAME` resolved.
+    pub(super) fn get<T: Parse>(&self, key: &str, env: &Env) -> Result<Option<T>, Error> {
+        let Some(text) = self.text(key, env)? else { return Ok(None) };
+        T::parse(&text).map(Some).map_err(|problem| Error::Invalid { origin: self.origin(key), problem })
+    }
+
+    /// Returns what stands at a key, as it is written.
+    pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
+        self.keys.and_then(|keys| keys.get(key)).filter(|value| !value.is_null())
+    }
+
+    /// Returns what stands at a key with every `os.environ/NAME` in it resolved; such a number or truth value counts as one.
+    pub(super) fn resolved(&self, key: &str, env: &Env) -> Result<Option<Value>, Error> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        resolve(value, env).map(Some).map_err(|variable| Error::MissingVariable { place: self.origin(key), variable })
+    }
+
+    /// Returns the texts of a list; one text counts as a list of it.
+    pub(super) fn texts(&self, key: &str, env: &Env) -> Result<Vec<String>, Error> {
+        let wrong = || Error::Invalid { origin: self.origin(key), problem: "must be a list of names".to_owned() };
+        match self.resolved(key, env)? {
+            None => Ok(Vec::new()),
+            Some(Value::Array(list)) => list.iter().map(|item| text_of(item).ok_or_else(wrong)).collect(),
+            Some(one) => Ok(vec![text_of(&one).ok_or_else(wrong)?]),
+        }
+    }
+
     fn must_be_mapping(&self, key: &str) -> Result<(), Error> {
         match self.keys.and_then(|keys| keys.get(key)) {
             None | Some(Value::Null | Value::Object(_)) => Ok(()),
@@ -276,30 +246,73 @@ impl<'a> Section<'a> {
         if self.place.is_empty() { key.to_owned() } else { format!("{}.{key}", self.place) }
     }
 
-    /// Refuses keys that are neither used nor known, and notes those that are known and not used.
-    fn check(&self, used: &[&[&str]], known: &[&str], unused: &mut BTreeSet<String>) -> Result<(), Error> {
-        let is_param = self.place.ends_with(".litellm_params");
-        for key in self.names() {
-            if used.iter().any(|keys| keys.contains(&key)) {
-                continue;
-            }
-            if known.contains(&key) || is_param && PARAM_PREFIXES.iter().any(|prefix| key.starts_with(prefix)) {
-                let place = self.place.split('[').next().unwrap_or_default();
-                unused.insert(if is_param { format!("{place}[].litellm_params.{key}") } else { self.path(key) });
-                continue;
-            }
-            let all = used.iter().flat_map(|keys| keys.iter()).chain(known).copied();
-            let hint = match nearest(key, all) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!(
-                    "known here: {}",
-                    used.iter().flat_map(|keys| keys.iter()).copied().collect::<Vec<_>>().join(", ")
-                ),
+    /// Returns the path of a key for all entries of `model_list` alike.
+    fn shape(&self, key: &str) -> String {
+        let path = self.path(key);
+        match path.split_once('[').and_then(|(list, rest)| Some((list, rest.split_once(']')?.1))) {
+            Some((list, rest)) => format!("{list}[]{rest}"),
+            None => path,
+        }
+    }
+
+    /// Refuses keys that are neither used nor known, as far as `refuse` goes, and notes all that are not used.
+    fn check(
+        &self,
+        used: &[&[&str]],
+        known: &[&str],
+        refuse: Refuse,
+        unused: &mut BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let used: Vec<&str> = used.concat();
+        let has_prefix = self.place.ends_with(".litellm_params") || self.place.ends_with(".model_info");
+        for key in self.names().filter(|key| !used.contains(key)) {
+            let is_known =
+                known.contains(&key) || has_prefix && keys::PARAM_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
+            let near = nearest(key, used.iter().chain(known).copied());
+            let hint = match (refuse, near) {
+                _ if is_known => None,
+                (Refuse::All | Refuse::Near, Some(near)) => Some(format!("did you mean `{near}`?")),
+                (Refuse::All, None) => Some(format!("known here: {}", used.join(", "))),
+                (Refuse::Near, None) | (Refuse::None, _) => None,
             };
-            return Err(Error::UnknownKey { file: self.file.to_owned(), key: self.path(key), hint });
+            if let Some(hint) = hint {
+                return Err(Error::UnknownKey { file: self.file.to_owned(), key: self.path(key), hint });
+            }
+            unused.insert(self.shape(key));
         }
         Ok(())
     }
+}
+
+/// Returns a scalar as text.
+fn text_of(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Replaces every `os.environ/NAME`; the error is the variable that is not set.
+fn resolve(value: &Value, env: &Env) -> Result<Value, String> {
+    Ok(match value {
+        Value::String(text) => match text.strip_prefix("os.environ/") {
+            None => value.clone(),
+            Some(variable) => {
+                let text = env.get(variable).ok_or_else(|| variable.to_owned())?;
+                let scalar =
+                    serde_json::from_str(text).ok().filter(|value: &Value| value.is_number() || value.is_boolean());
+                scalar.unwrap_or_else(|| text.into())
+            }
+        },
+        Value::Array(list) => list.iter().map(|item| resolve(item, env)).collect::<Result<_, _>>()?,
+        Value::Object(keys) => {
+            let keys = keys.iter().map(|(key, value)| Ok((key.clone(), resolve(value, env)?)));
+            Value::Object(keys.collect::<Result<_, String>>()?)
+        }
+        scalar => scalar.clone(),
+    })
 }
 
 #[cfg(test)]
@@ -307,8 +320,12 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<(File, Vec<String>), Error> {
+        parse_as("gristmill.yaml", text)
+    }
+
+    fn parse_as(name: &str, text: &str) -> Result<(File, Vec<String>), Error> {
         let mut unused = BTreeSet::new();
-        let file = File::parse("gristmill.yaml", text, &mut unused)?;
+        let file = File::parse(name, text, &mut unused)?;
         Ok((file, unused.into_iter().collect()))
     }
 
@@ -317,6 +334,14 @@ mod tests {
         for (text, wanted) in [
             ("concurency: 4", "unknown key `concurency`; did you mean `concurrency`?"),
             ("modellist: []", "unknown key `modellist`; did you mean `model_list`?"),
+            (
+                "router_settings: {retry_policy: {TimeoutErrorRetry: 1}}",
+                "unknown key `router_settings.retry_policy.TimeoutErrorRetry`; did you mean `TimeoutErrorRetries`?",
+            ),
+            (
+                "model_list: [{model_name: a, model_info: {limit_acount: b}}]",
+                "unknown key `model_list[0].model_info.limit_acount`; did you mean `limit_account`?",
+            ),
             ("router_settings: {num_retry: 1}", "unknown key `router_settings.num_retry`; did you mean `num_retries`?"),
             ("model_list: [{model_nam: a}]", "unknown key `model_list[0].model_nam`; did you mean `model_name`?"),
             (
@@ -342,7 +367,7 @@ mod tests {
         let (_, unused) = parse(
             "model_list:\n- {model_name: a, litellm_params: {model: a, mock_response: x, aws_region_name: x}}\n\
              - {model_name: b, litellm_params: {model: b, mock_response: y}}\n\
-             router_settings: {routing_strategy: simple-shuffle, num_retries: 2}\n\
+             router_settings: {routing_strategy_args: {ttl: 10}, num_retries: 2}\n\
              litellm_settings: {set_verbose: true}\ngeneral_settings: {master_key: sk-canary}\n",
         )
         .unwrap();
@@ -353,9 +378,40 @@ mod tests {
                 "litellm_settings.set_verbose",
                 "model_list[].litellm_params.aws_region_name",
                 "model_list[].litellm_params.mock_response",
-                "router_settings.routing_strategy",
+                "router_settings.routing_strategy_args",
             ]
         );
+    }
+
+    #[test]
+    fn a_file_of_litellms_loads_as_it_is() {
+        let text = "model_list: [{model_name: a, rpm: 3, litellm_params: {model: a, zzz: 1}, model_info: {team: b}}]\n\
+                    router_settings: {num_retry: 1, retry_policy: {Zzz: 1}}\nguardrails: []\nzzz: 1\n";
+        let (file, unused) = parse_as("etc/litellm.yaml", text).unwrap();
+        assert!(file.is_foreign());
+        assert_eq!(
+            unused,
+            [
+                "guardrails",
+                "model_list[].litellm_params.zzz",
+                "model_list[].model_info.team",
+                "model_list[].rpm",
+                "router_settings.num_retry",
+                "router_settings.retry_policy.Zzz",
+                "zzz",
+            ]
+        );
+        // What is nearly an option of ours was meant to be one.
+        let near = parse_as("etc/litellm.yaml", &format!("{text}concurency: 1\n")).err().unwrap().to_string();
+        assert!(near.ends_with("did you mean `concurrency`?"), "{near}");
+        // A key of our own file's sections is refused, though the path differs.
+        assert!(parse_as("etc/gristmill.yaml", text).is_err());
+    }
+
+    #[test]
+    fn free_words_about_a_model_are_named_and_not_refused() {
+        let (_, unused) = parse("model_list: [{model_name: a, model_info: {team: b, mode: chat}}]").unwrap();
+        assert_eq!(unused, ["model_list[].model_info.mode", "model_list[].model_info.team"]);
     }
 
     #[test]

@@ -5,30 +5,41 @@
 //! once, in [`Config::load`], and writes nothing.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use secrecy::SecretString;
 use url::Url;
 
 mod account;
+mod deployment;
+mod entry;
 mod env;
 mod error;
 mod file;
+mod keys;
 mod models;
 mod near;
+mod notice;
 mod options;
+mod policy;
 mod provider;
+mod route;
+mod routing;
+mod template;
+mod weight;
+mod wildcard;
 
+pub use deployment::{Deployment, Endpoint, Header, Timeouts, Wire};
 pub use env::{Env, Unread, read_secret};
 pub use error::Error;
-pub use models::Route;
 pub use near::nearest;
 pub use options::{Layer, OPTIONS, OptionDoc, Options, Overrides, Setting, parse_duration};
+pub use policy::{AllowedFailsPolicy, ByClass, RetryPolicy};
 pub use provider::Dialect;
+pub use route::Route;
+pub use routing::{Alias, FallbackKind, Fallbacks, Routing, Strategy};
+pub use wildcard::is_pattern;
 
 use crate::quota::Limits;
 use file::File;
@@ -84,8 +95,10 @@ pub struct Config {
     options: Options,
     timeouts: Timeouts,
     models: Models,
+    routing: Routing,
     settings: Vec<Setting>,
     warnings: Vec<String>,
+    notices: Vec<String>,
 }
 
 impl Deref for Config {
@@ -106,7 +119,9 @@ impl Config {
         let mut unused = BTreeSet::new();
         let file = read_file(&directory, file.or_else(|| env.get("GRISTMILL_CONFIG").map(PathBuf::from)), &mut unused)?;
 
-        let layers = Layers { file: &file, env: &env, overrides: &overrides };
+        let mut variables = env.clone();
+        let kept_variables = variables.add_below(file.variables(&env)?);
+        let layers = Layers { file: &file, env: &env, variables: &variables, overrides: &overrides };
         let options = Options::read(&layers)?;
         let timeouts = models::timeouts(
             options.timeout,
@@ -116,9 +131,19 @@ impl Config {
         )
         .map_err(Error::Relation)?;
         let models = Models::read(&layers, &options, timeouts, simulator.as_ref())?;
-        let warnings = warnings(&file, &unused, &env);
+        let routing = Routing::read(&layers)?;
+        models.check(&routing)?;
         let settings = layers.settings()?;
-        let config = Self { options, timeouts, models, settings, warnings };
+        let mut warnings = warnings(&file, &unused, &env);
+        warnings.extend(unknown_sources(&file, &models, &routing));
+        let notices = notice::notices(&notice::Loaded {
+            file: &file,
+            entries: models.entries(),
+            routing: &routing,
+            settings: &settings,
+            kept_variables: &kept_variables,
+        });
+        let config = Self { options, timeouts, models, routing, settings, warnings, notices };
         config.validate()?;
         Ok(config)
     }
@@ -165,9 +190,19 @@ impl Config {
         &self.warnings
     }
 
+    /// Returns what a LiteLLM configuration means here that it does not mean there: one line each, to be shown at start.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
     /// Returns every option with its value, redacted, and where that comes from.
     pub fn settings(&self) -> &[Setting] {
         &self.settings
+    }
+
+    /// Returns how calls are spread over deployments, and where they go when one fails.
+    pub const fn routing(&self) -> &Routing {
+        &self.routing
     }
 
     /// Returns where calls can go, for people; nothing of it is secret, and nothing that is missing is an error.
@@ -175,30 +210,62 @@ impl Config {
         self.models.routes()
     }
 
-    /// Returns the model groups of `model_list`, each once, in its order; `None` where any group is served.
+    /// Returns the same for one group of `model_list`, which may be an alias or have a name that a pattern takes.
+    pub fn routes_for(&self, group: &str) -> Vec<Route> {
+        self.models.routes_for(group, self.routing.aliased(group))
+    }
+
+    /// Returns the limits of every account of `model_list`, each once, those without any included.
+    pub fn limits(&self) -> Vec<(Arc<str>, Limits)> {
+        models::limits(self.models.entries())
+    }
+
+    /// Returns the model groups of `model_list`, each once, in its order, then the aliases that are not hidden; `None` where
+    /// any group is served.
+    ///
+    /// A pattern such as `openai/*` is among them as it is written; [`is_pattern`] tells.
     pub fn groups(&self) -> Option<Vec<Arc<str>>> {
-        self.models.groups()
+        let aliases = self.routing.aliases.iter().filter(|(_, alias)| !alias.hidden).map(|(name, _)| name);
+        self.groups_and(aliases)
+    }
+
+    fn groups_and<'a>(&self, aliases: impl Iterator<Item = &'a Arc<str>>) -> Option<Vec<Arc<str>>> {
+        let mut groups = self.models.groups()?;
+        for alias in aliases {
+            if !groups.contains(alias) {
+                groups.push(Arc::clone(alias));
+            }
+        }
+        Some(groups)
     }
 
     /// Returns the deployments of the groups, each group once.
     ///
-    /// Without a `model_list` every group has one deployment, at the one endpoint that is configured. A group that
-    /// `model_list` lacks, and a key that is missing, are errors.
+    /// Without a `model_list` every group has one deployment, at the one endpoint that is configured. With one, a group is
+    /// served by the entries of its name, else by those of the longest pattern that takes it; an alias, by those of what it
+    /// stands for, under its own name. A group that `model_list` lacks, a pattern, and a key that is missing, are errors.
     pub fn deployments_for<G: AsRef<str>>(&self, groups: &[G]) -> Result<Vec<Deployment>, Error> {
         let mut seen = std::collections::HashSet::new();
         let mut deployments = Vec::new();
         for group in groups.iter().map(AsRef::as_ref).filter(|group| seen.insert(*group)) {
-            deployments.extend(self.models.deployments_for(group)?);
+            deployments.extend(self.models.deployments_for(group, self.routing.aliased(group))?);
         }
         Ok(deployments)
     }
 
-    /// Returns every deployment of `model_list`; without one, that of `model`, if it is set.
+    /// Returns every deployment of `model_list`, aliases included; without one, that of `model`, if it is set.
+    ///
+    /// The models of a pattern are unknown until they are named: with nothing but patterns, `model` counts as without a list,
+    /// and where it is not set, that is an error.
     pub fn deployments(&self) -> Result<Vec<Deployment>, Error> {
-        match (self.groups(), &self.options.model) {
-            (Some(groups), _) => self.deployments_for(&groups),
-            (None, Some(model)) => self.deployments_for(&[model]),
-            (None, None) => Ok(Vec::new()),
+        let Some(groups) = self.groups_and(self.routing.aliases.keys()) else {
+            return self.options.model.as_ref().map_or_else(|| Ok(Vec::new()), |model| self.deployments_for(&[model]));
+        };
+        let (patterns, named): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| is_pattern(group));
+        match (patterns.first(), &self.options.model) {
+            (Some(_), Some(model)) if named.is_empty() => self.deployments_for(&[model]),
+            (Some(pattern), None) if named.is_empty() => Err(Error::Pattern { pattern: pattern.to_string() }),
+            _ => self.deployments_for(&named),
         }
     }
 }
@@ -222,12 +289,26 @@ fn read_file(directory: &Path, named: Option<PathBuf>, unused: &mut BTreeSet<Str
     text.map_or_else(|| Ok(File::default()), |text| File::parse(&name, &text, unused))
 }
 
+/// Tells of fallbacks and retry policies that are kept for a group that there is not.
+fn unknown_sources(file: &File, models: &Models, routing: &Routing) -> Option<String> {
+    let is_unknown = |group: &&Arc<str>| !routing.aliases.contains_key(&***group) && !models.serves(group);
+    let unknown: BTreeSet<String> = routing.sources().filter(is_unknown).map(|group| format!("`{group}`")).collect();
+    let unknown: Vec<String> = unknown.into_iter().collect();
+    (!unknown.is_empty()).then(|| {
+        format!(
+            "{} has fallbacks or retries for models that no entry of model_list serves: {}",
+            file.name(),
+            unknown.join(", ")
+        )
+    })
+}
+
 /// Tells what is set and has no effect.
 fn warnings(file: &File, unused: &BTreeSet<String>, env: &Env) -> Vec<String> {
     let mut warnings = Vec::new();
     if !unused.is_empty() {
         let keys: Vec<&str> = unused.iter().map(String::as_str).collect();
-        warnings.push(format!("{} sets keys of LiteLLM that have no effect here: {}", file.name(), keys.join(", ")));
+        warnings.push(format!("{} sets keys that have no effect here: {}", file.name(), keys.join(", ")));
     }
     let known: Vec<&str> = OPTIONS.iter().flat_map(|option| option.env).copied().collect();
     for name in env.names().filter(|name| name.starts_with("GRISTMILL_")) {
@@ -242,129 +323,6 @@ fn warnings(file: &File, unused: &BTreeSet<String>, env: &Env) -> Vec<String> {
         }
     }
     warnings
-}
-
-/// One provider endpoint that serves a model group.
-#[derive(Debug, Clone)]
-pub struct Deployment {
-    /// Unique in the process; shown to people, so it never holds the endpoint or the key.
-    pub name: Arc<str>,
-    /// The model group that it serves: what users write as `model`.
-    pub group: Arc<str>,
-    /// The provider's name, for example `openai` or `groq`; what costs and errors are filed under.
-    pub provider: Arc<str>,
-    /// The model's name at the provider.
-    pub model: Arc<str>,
-    /// The endpoint, for example `https://api.openai.com/v1`; never shown.
-    pub api_base: Endpoint,
-    /// The key; never shown.
-    pub api_key: Option<SecretString>,
-    /// The name of the variable or file that the key came from; what a message about a wrong key names.
-    pub key_source: Option<String>,
-    /// The file that the key came from; it is read again when it changes.
-    pub key_file: Option<PathBuf>,
-    /// How it is spoken to.
-    pub wire: Wire,
-    /// Time limits of a call.
-    pub timeouts: Timeouts,
-    /// The account at the provider that its limits are counted in, over all workers. Deployments of one account share them.
-    pub account: Arc<str>,
-    /// The limits of the account.
-    pub limits: Limits,
-    /// Retries after the first call, where the deployment has a number of its own; a job's own number comes first.
-    pub num_retries: Option<u16>,
-    /// Whether it is the simulator.
-    pub simulated: bool,
-}
-
-impl Deployment {
-    /// Makes a deployment without a key, named as its group, with all defaults; for programs that bring their own configuration.
-    pub fn new(group: &str, provider: &str, model: &str, api_base: Endpoint) -> Self {
-        Self {
-            name: group.into(),
-            group: group.into(),
-            provider: provider.into(),
-            model: model.into(),
-            api_base,
-            api_key: None,
-            key_source: None,
-            key_file: None,
-            wire: Wire::default(),
-            timeouts: Timeouts::default(),
-            account: group.into(),
-            limits: Limits::default(),
-            num_retries: None,
-            simulated: false,
-        }
-    }
-}
-
-/// How a deployment is spoken to.
-#[derive(Debug, Clone, Default)]
-pub struct Wire {
-    /// The API that it speaks.
-    pub dialect: Dialect,
-    /// The version of the API: Azure's `api-version`, without which `/openai/v1` is called, or the `anthropic-version` header,
-    /// by default `2023-06-01`. OpenAI's has none.
-    pub api_version: Option<Arc<str>>,
-    /// Whether the key goes as a bearer token, where the dialect has a header of its own for keys.
-    pub bearer: bool,
-    /// Headers that every call sends beside the dialect's own.
-    pub headers: Vec<Header>,
-    /// Whether parameters that the provider does not take are left out; else they are an error.
-    pub drop_params: bool,
-    /// Whether answers are always asked for as a stream, and watched; else only where the request, or who waits for it, asks.
-    pub stream: bool,
-    /// Tokens of output that are asked for where a request names no limit and the dialect needs one (Anthropic's).
-    pub max_tokens: Option<u32>,
-}
-
-/// A header of a request; its value may be a secret.
-#[derive(Debug, Clone)]
-pub struct Header {
-    /// Its name, in lower case.
-    pub name: Arc<str>,
-    /// Its value.
-    pub value: SecretString,
-}
-
-/// An endpoint whose `Debug` hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint(pub Url);
-
-impl std::str::FromStr for Endpoint {
-    type Err = Error;
-
-    /// Reads an `http` or `https` address; the error does not show it.
-    fn from_str(text: &str) -> Result<Self, Error> {
-        options::Parse::parse(text).map_err(|problem| Error::Invalid { origin: "the endpoint".to_owned(), problem })
-    }
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Endpoint(..)")
-    }
-}
-
-/// Time limits of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// To a connection, TLS included. Default 10 s.
-    pub connect: Duration,
-    /// From the request being sent to the first byte of the answer's head. Default: as `total`.
-    pub first_byte: Duration,
-    /// Between two reads of the answer's body. Default 60 s.
-    pub idle: Duration,
-    /// Of the whole call. Default 600 s, the default of OpenAI's own clients.
-    pub total: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let total = Duration::from_secs(600);
-        Self { connect: Duration::from_secs(10), first_byte: total, idle: Duration::from_secs(60), total }
-    }
 }
 
 #[cfg(test)]

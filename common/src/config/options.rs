@@ -119,6 +119,9 @@ fn redact(text: &str) -> String {
 pub(super) struct Layers<'a> {
     pub(super) file: &'a File,
     pub(super) env: &'a Env,
+    /// What `os.environ/NAME` and providers' keys are read from: the environment, and what the file's
+    /// `environment_variables` set below it.
+    pub(super) variables: &'a Env,
     pub(super) overrides: &'a Overrides,
 }
 
@@ -161,7 +164,7 @@ impl Layers<'_> {
             }
         }
         for path in std::iter::once(&option.name).chain(option.also) {
-            if let Some(text) = self.file.text(path, self.env)? {
+            if let Some(text) = self.file.text(path, self.variables)? {
                 return found(&text, format!("{path} in {}", self.file.name()), Layer::File);
             }
         }
@@ -187,6 +190,16 @@ impl<T: Parse> Parse for Option<T> {
 
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() { Ok(None) } else { T::parse(text).map(Some) }
+    }
+}
+
+impl Parse for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "true" | "True" | "1" | "yes" => Ok(true),
+            "false" | "False" | "0" | "no" => Ok(false),
+            other => Err(format!("must be true or false, not `{other}`")),
+        }
     }
 }
 
@@ -330,7 +343,7 @@ options! {
     grace: Duration = "30", "seconds", ["GRISTMILL_GRACE"], [];
     /// Where a worker answers `GET /live` and `GET /ready`. Default: nowhere.
     health_listen: Option<SocketAddr> = "", "address:port", ["GRISTMILL_HEALTH_LISTEN"], [];
-    /// The model that a worker serves where it is told none and there is no `model_list`, and that `call` asks where it names
+    /// The model that a worker serves where it is told none and `model_list` names none, and that `call` asks where it names
     /// none.
     model: Option<String> = "", "name", ["GRISTMILL_MODEL", "LITELLM_MODEL"], [];
     /// The OpenAI-compatible endpoint for every model, where there is no `model_list`.

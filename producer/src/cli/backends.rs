@@ -37,6 +37,13 @@ pub(super) fn config(global: &Global, overrides: Overrides, simulator: Option<&S
     Ok(config)
 }
 
+/// Says what a LiteLLM configuration means here that it does not mean there; for commands that make calls.
+pub(super) fn tell_notices(global: &Global, config: &Config) {
+    if !global.quiet {
+        config.notices().iter().for_each(|notice| ui::tell(&format!("note: {notice}")));
+    }
+}
+
 /// Opens a database and, where the command needs it, the queue.
 pub(super) async fn open(place: &Place, config: &Config, need: Need) -> Result<Backend, Fault> {
     Ok(Backend::open(place, config, need, "gristmill").await?)

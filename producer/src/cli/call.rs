@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use gristmill_common::backend::{Backend, Need, Place};
 use gristmill_common::clock::{Clock as _, SystemClock};
-use gristmill_common::config::{Config, Overrides, nearest, parse_duration};
+use gristmill_common::config::{Config, Overrides, is_pattern, nearest, parse_duration};
 use gristmill_common::failure::ErrorClass;
 use gristmill_common::id::BatchId;
 use gristmill_common::job::{JobOptions, Priority};
@@ -178,7 +178,14 @@ fn model(args: &Args, request: &Request, config: &Config, workers: Option<&[Work
 fn groups(config: &Config, workers: Option<&[WorkerRow]>) -> Vec<String> {
     let mut groups: Vec<String> = match workers {
         Some(workers) => workers.iter().flat_map(|worker| worker.info.groups.iter().cloned()).collect(),
-        None => config.groups().unwrap_or_default().iter().map(ToString::to_string).collect(),
+        // A pattern is no model that could be asked.
+        None => config
+            .groups()
+            .into_iter()
+            .flatten()
+            .filter(|group| !is_pattern(group))
+            .map(|group| group.to_string())
+            .collect(),
     };
     groups.sort_unstable();
     groups.dedup();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use gristmill_common::backend::{Need, Place};
 use gristmill_common::broker::Drift;
 use gristmill_common::clock::SystemClock;
-use gristmill_common::config::{Config, Deployment, Overrides};
+use gristmill_common::config::{Config, Deployment, Overrides, is_pattern};
 use gristmill_common::store::Store;
 use gristmill_worker::provider::Limit;
 use gristmill_worker::{Examined, examine};
@@ -182,8 +182,8 @@ async fn queue(place: &Place, config: &Config, served: &BTreeSet<String>, findin
         Ok(()) => findings.push(Finding::new("broker", State::Ok, "RabbitMQ").after(started.elapsed())),
         Err(error) => return findings.push(Finding::fault("broker", &Fault::of(&error))),
     }
-    let configured = config.groups().unwrap_or_default();
-    let groups: BTreeSet<String> = configured.iter().map(ToString::to_string).chain(served.iter().cloned()).collect();
+    let configured = config.groups().into_iter().flatten().filter(|group| !is_pattern(group));
+    let groups: BTreeSet<String> = configured.map(|group| group.to_string()).chain(served.iter().cloned()).collect();
     let groups: Vec<String> = groups.into_iter().collect();
     match broker.drift(&groups).await {
         Ok(drifts) => findings.extend(topology(&drifts, groups.len())),
@@ -230,6 +230,11 @@ async fn deployments(args: &Args, config: &Config, served: &BTreeSet<String>, fi
         return findings.push(Finding::new("deployments", State::Note, detail));
     }
     for group in groups {
+        if is_pattern(&group) {
+            let detail = "stands for many models; add --model to check one of them";
+            findings.push(Finding::new(&group, State::Note, detail));
+            continue;
+        }
         match config.deployments_for(&[&group]) {
             Ok(deployments) => {
                 for deployment in &deployments {

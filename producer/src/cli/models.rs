@@ -56,11 +56,12 @@ pub(super) async fn run(global: &Global, args: &Args) -> Result<Exit, Fault> {
     if let Some(wanted) = &args.model {
         models.retain(|name, _| name == wanted);
         if models.is_empty() {
-            if let Some(any) = any {
-                models.insert(wanted.clone(), Model { configured: vec![place_of(any)], ..Model::default() });
-            } else {
+            // It may have a name that a pattern takes.
+            let places: Vec<String> = any.into_iter().chain(&config.routes_for(wanted)).map(place_of).collect();
+            if places.is_empty() {
                 return Err(unknown(wanted, &collect(&workers, &paused, &routes)));
             }
+            models.insert(wanted.clone(), Model { configured: places, ..Model::default() });
         }
     }
     if global.json {

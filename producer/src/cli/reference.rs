@@ -134,8 +134,9 @@ Made by `gristmill reference configuration`; a test compares this page with the 
 place, and where each value comes from.
 
 Later ones win: the defaults below, `gristmill.yaml` (or the file that `--config` or `GRISTMILL_CONFIG` names), the environment with
-`./.env` below it, flags. An empty variable counts as none. Any value in the file may be `os.environ/NAME`. Unknown keys of the file
-are refused with the near name; keys of LiteLLM that have no effect here are named in one warning.
+`./.env` below it, flags. An empty variable counts as none. Any value in the file may be `os.environ/NAME`. Unknown keys of
+`gristmill.yaml` are refused with the near name; keys of LiteLLM that have no effect here are named in one warning. A file of any
+other name may be a configuration of LiteLLM's, as it is: [litellm.md](litellm.md).
 
 ## Models
 
@@ -152,8 +153,50 @@ model_list:
     litellm_params: { model: openai/llama-3.3-70b, api_base: \"http://localhost:8000/v1\" }
 ```
 
-`litellm_params` also takes `custom_llm_provider`, `base_url`, `timeout`, `connect_timeout`, `first_byte_timeout`, `idle_timeout`,
-`num_retries`, `max_retries`; `model_info.id` names a deployment. Several entries of one `model_name` share its work.
+Several entries of one `model_name` share its work. `litellm_params` also takes:
+
+| | |
+|---|---|
+| `custom_llm_provider`, `base_url`, `api_version`, `organization`, `extra_headers` … | whom it calls: [providers.md](providers.md) |
+| `rpm`, `tpm`, `itpm`, `otpm`, `rpd`, `tpd`, `max_parallel_requests` | limits, over all workers |
+| `weight` | its share of the group's work, such as 3 or 0.25; 0: only where no other can be called. Default 1; in a group without weights its `rpm`, else its `tpm` |
+| `order` | those of a lower number come first. Default 1 |
+| `tags` | a list; with `enable_tag_filtering` a request's tags choose by it |
+| `temperature`, `top_p`, `seed`, `reasoning_effort`, `max_tokens` …, the keys of `extra_body` | set where a request does not |
+| `timeout`, `connect_timeout`, `first_byte_timeout`, `idle_timeout` | seconds |
+| `num_retries`, `max_retries` | calls after the first one |
+
+and `model_info`:
+
+| | |
+|---|---|
+| `id` | names the deployment. Default: the group, with `#2`, `#3` … |
+| `limit_account` | ours: deployments of one such name share their limits, which one of them says, or all alike |
+| `max_input_tokens` | what the model takes; longer prompts go to a fallback without a call |
+| `cooldown_time`, `allowed_fails` | seconds for which it is left alone, and failures in a minute before it is |
+
+A `model_name` may be a pattern: `openai/*` with the model `openai/*` serves `openai/gpt-4o` and all others, `*` with `*` any model of
+any provider. A name wins over a pattern, a long pattern over a short one. A worker serves the models of a pattern that `--model`
+names, since queues have the names of models; `run` takes them from the requests.
+
+## Routing
+
+`router_settings` has LiteLLM's names and defaults; `litellm_settings` is looked at for those of them that it takes too.
+
+| | |
+|---|---|
+| `routing_strategy` | `weighted` (LiteLLM: `simple-shuffle`), `ordered`, `least-busy`, `lowest-latency` (`latency-based-routing`), `lowest-cost` (`cost-based-routing`). Default `weighted` |
+| `fallbacks` | `[{gpt-4o: [claude, gpt-4o-mini]}]`: where a request goes when its group has failed for good; `\"*\"` for all others |
+| `context_window_fallbacks`, `content_policy_fallbacks` | the same after these two errors; without such a list `fallbacks` counts |
+| `default_fallbacks`, `max_fallbacks` | for groups without their own; how many are tried, 5 |
+| `retry_policy` | retries by class of error: `TimeoutErrorRetries`, `RateLimitErrorRetries`, … `DefaultRetries` |
+| `model_group_retry_policy` | the same for single groups; what it leaves out, `retry_policy` says |
+| `retry_after` | the least wait before a retry, 0 s |
+| `cooldown_time`, `allowed_fails`, `allowed_fails_policy`, `disable_cooldowns` | how long a deployment is left alone, 5 s, and after how many failures in a minute |
+| `model_group_alias` | `{gpt-4: gpt-4o}`: another name of a group, served as a group of its own; `{model: gpt-4o, hidden: true}` lists it nowhere |
+| `enable_pre_call_checks` | whether prompts are measured before a call. Default: where the model's `max_input_tokens` are known |
+| `enable_tag_filtering`, `tag_filtering_match_any` | whether a request's tags choose; whether one in common is enough, true |
+| `default_max_parallel_requests` | for deployments without `max_parallel_requests` |
 
 Without a `model_list` every model goes to one endpoint: `--api-base` or `GRISTMILL_API_BASE` with `GRISTMILL_API_KEY`, else
 `LITELLM_API_BASE` with `LITELLM_API_KEY`, else `OPENAI_BASE_URL` (or `OPENAI_API_BASE`) with `OPENAI_API_KEY`, else api.openai.com.

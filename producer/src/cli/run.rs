@@ -83,6 +83,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
         .set("concurrency", args.concurrency.map(|number| number.to_string()))
         .set("num_retries", args.num_retries.map(|number| number.to_string()));
     let config = backends::config(global, overrides, simulator.as_ref())?;
+    backends::tell_notices(global, &config);
     let models: Vec<Arc<str>> = checked.models.keys().cloned().collect();
     let deployments = backends::deployments(&config, &models)?;
     let spec = args.batch.spec(&checked, args.simulate)?;

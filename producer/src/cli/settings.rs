@@ -27,7 +27,8 @@ pub(super) fn run(global: &Global, _: &Args) -> Result<Exit, Fault> {
     let database = database(global, &config);
     if global.json {
         ui::json(&serde_json::json!({
-            "options": config.settings(), "models": config.routes(), "database": database,
+            "options": config.settings(), "models": config.routes(), "routing": config.routing().settings(),
+            "notices": config.notices(), "database": database,
         }))?;
     } else {
         ui::out(describe(&config, &database).as_bytes())?;
@@ -45,16 +46,51 @@ fn database(global: &Global, config: &Config) -> String {
 }
 
 fn describe(config: &Config, database: &str) -> String {
-    let heading = ["OPTION", "VALUE", "FROM"].map(str::to_owned).to_vec();
-    let option = |setting: &Setting| {
+    let all = config.routes();
+    let mut parts = vec![
+        columns(&settings("OPTION", config.settings())),
+        format!("database: {database}\n"),
+        columns(&routes(&all)),
+    ];
+    if config.groups().is_some() {
+        parts.push(columns(&shares(&all)));
+    }
+    parts.push(columns(&settings("ROUTING", config.routing().settings())));
+    let notices: String = config.notices().iter().map(|notice| format!("note: {notice}\n")).collect();
+    parts.extend((!notices.is_empty()).then_some(notices));
+    parts.join("\n")
+}
+
+fn settings(what: &str, settings: &[Setting]) -> Vec<Vec<String>> {
+    let heading = [what, "VALUE", "FROM"].map(str::to_owned).to_vec();
+    let row = |setting: &Setting| {
         let value = setting.value.as_deref().unwrap_or("-");
         vec![setting.name.to_owned(), value.to_owned(), origin(setting)]
     };
-    let rows: Vec<_> = std::iter::once(heading).chain(config.settings().iter().map(option)).collect();
-    let mut text = columns(&rows);
-    text.push_str(&format!("\ndatabase: {database}\n\n"));
-    text.push_str(&columns(&routes(&config.routes())));
-    text
+    std::iter::once(heading).chain(settings.iter().map(row)).collect()
+}
+
+/// Lays out how deployments share the work, and what each adds to requests.
+fn shares(routes: &[Route]) -> Vec<Vec<String>> {
+    let heading = ["DEPLOYMENT", "LIMITS", "WEIGHT", "ORDER", "TAGS", "ADDS", "FROM"].map(str::to_owned).to_vec();
+    let or_none = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let row = |route: &Route| {
+        let name = route.deployment.as_deref().unwrap_or_default();
+        let shared = route.account.as_deref().filter(|account| *account != name);
+        let limits = or_none(route.limits());
+        let defaults = route.defaults.iter().map(|(key, value)| format!("{key}={value}"));
+        let headers = route.headers.iter().map(|header| format!("header {header}"));
+        vec![
+            name.to_owned(),
+            shared.map_or_else(|| limits.clone(), |account| format!("{limits} (account {account})")),
+            route.weight.to_string(),
+            route.order.to_string(),
+            or_none(route.tags.join(", ")),
+            or_none(defaults.chain(headers).collect::<Vec<_>>().join(", ")),
+            route.origin.clone().unwrap_or_default(),
+        ]
+    };
+    std::iter::once(heading).chain(routes.iter().map(row)).collect()
 }
 
 fn origin(setting: &Setting) -> String {

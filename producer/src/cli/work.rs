@@ -18,7 +18,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 #[expect(clippy::doc_markdown, reason = "these comments are the help text")]
 pub(super) struct Args {
-    /// Serve this model; may be repeated [default: all of the configuration's model_list]
+    /// Serve this model; may be repeated [default: all that the configuration's model_list names]
     #[arg(long, value_name = "MODEL", value_parser = super::when::model)]
     model: Vec<String>,
     /// The OpenAI-compatible endpoint, such as http://localhost:8000/v1
@@ -42,6 +42,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
         .set("num_retries", args.num_retries.map(|number| number.to_string()))
         .set("health_listen", args.health_listen);
     let config = backends::config(global, overrides, None)?;
+    backends::tell_notices(global, &config);
     let deployments =
         if args.model.is_empty() { config.deployments()? } else { backends::deployments(&config, &args.model)? };
     if deployments.is_empty() {
