@@ -20,7 +20,7 @@ A rule is NAME, NAME:RATE or NAME:RATE:OPTION=VALUE. RATE is the share of calls 
 up. NAME is one of these.
 
 Instead of an answer: a status from 400 to 599 (options retry-after=SECONDS, code=CODE), timeout (never answers), reset \
-(TCP reset before any byte), truncate (half of the body, then closed), drip (a byte every 20 ms; option every=5ms), html \
+(TCP reset before any byte), close (closed before any byte), truncate (half of the body, then closed), drip (a byte every 20 ms; option every=5ms), html \
 (an HTML page with status 502; option status=200), empty (status 200 without a body).
 
 On the way of an answer, behind two pieces of a stream's output or after=PIECES: cut (ends early; options how=close, \
@@ -30,6 +30,8 @@ for each token, an option of the others too).
 
 In the answer: refusal, content_filter, length (cut; option tokens=5), tool_call (of a function that need not be \
 called), bad_json (JSON that does not fit the schema), no_json (half of the JSON), echo (the last user message).
+
+A rule that ends in model=NAME is for the calls to one model alone: 503:1:model=gpt-4o.
 
 A request can also bring its own script in its last user message, in \"user\" (for Anthropic \"metadata.user_id\") or in \
 \"metadata.simulate\": simulate:500,429,ok fails the job's first two calls.";

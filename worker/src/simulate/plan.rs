@@ -82,7 +82,7 @@ impl<'a> Plan<'a> {
 
         let draws = Draws { seed: shared.seed, marker, turn: turn.admitted };
         let fault = match script.map(|script| fault::scripted(script, turn.admitted)) {
-            None => FaultRule::choose(&settings.faults, || draws.random(Purpose::Fault)).cloned(),
+            None => FaultRule::choose(&settings.faults, &request.model, || draws.random(Purpose::Fault)).cloned(),
             Some(Ok(fault)) => fault,
             Some(Err(reason)) => return Err(Box::new((reply, Refusal::script(&reason)))),
         };

@@ -97,6 +97,11 @@ async fn finish(
             call.end();
             return Err(Cut);
         }
+        Some(Fault::Close) => {
+            call.decide(Outcome::Named(Name::Close), None, 0);
+            call.end();
+            return Err(Cut);
+        }
         Some(Fault::Html { status }) => {
             call.decide(Outcome::Named(Name::Html), Some(*status), 0);
             call.end();

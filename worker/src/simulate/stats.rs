@@ -27,6 +27,7 @@ pub(super) enum Name {
     Ok,
     Timeout,
     Reset,
+    Close,
     Truncate,
     Html,
     Drip,
@@ -50,10 +51,11 @@ pub(super) enum Name {
 }
 
 impl Name {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Ok,
         Self::Timeout,
         Self::Reset,
+        Self::Close,
         Self::Truncate,
         Self::Html,
         Self::Drip,
@@ -79,6 +81,7 @@ impl Name {
             Self::Ok => "ok",
             Self::Timeout => "timeout",
             Self::Reset => "reset",
+            Self::Close => "close",
             Self::Truncate => "truncate",
             Self::Html => "html",
             Self::Drip => "drip",

@@ -81,6 +81,30 @@ async fn a_reset_comes_before_any_byte() {
 }
 
 #[tokio::test]
+async fn a_closed_connection_carries_no_byte() {
+    let simulator = start_with_faults(&["close"]).await;
+    let mut stream = send_raw(&simulator, "job").await;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer.len(), 0);
+    assert_eq!(simulator.control().stats().by_outcome, BTreeMap::from([("close".to_owned(), 1)]));
+    simulator.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_model_can_be_dead_while_another_answers() {
+    let simulator = start_with_faults(&["503:1:model=gpt-dead", "503:1:model=prod"]).await;
+    let ask = |api: Api, model: &str| api.ask(&simulator, "Hello", json!({ "model": model }));
+    for api in APIS {
+        // At Azure it is the deployment that counts.
+        let dead = if api.name == "azure" { 503 } else { 200 };
+        assert_eq!(ask(api, "gpt-alive").await.status(), dead, "{api:?}");
+        assert_eq!(ask(api, "gpt-dead").await.status(), 503, "{api:?}");
+    }
+    simulator.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_truncated_body_is_half_of_what_was_promised() {
     let simulator = start_with_faults(&["truncate"]).await;
     let mut stream = send_raw(&simulator, "job").await;
