@@ -112,7 +112,7 @@ async fn finish(
 
     let facts = Facts {
         id: reply.id,
-        created: u64::try_from(call.arrived_ms() / 1_000).unwrap_or_default(),
+        created: u64::try_from(call.arrived().unix_ms / 1_000).unwrap_or_default(),
         output_tokens: settings.output_tokens,
         draws,
         twist: if let Some(Fault::Twist(twist)) = &fault { Some(*twist) } else { None },

@@ -199,7 +199,7 @@ async fn a_script_that_cannot_be_read_says_so() {
 
 #[tokio::test]
 async fn a_limit_refuses_with_the_wait_and_does_not_use_up_a_script() {
-    let simulator = start(Options { rpm: Some(1), tpm: Some(100_000), ..Options::default() }).await;
+    let simulator = start(Options { limits: limits("rpm:1,tpm:100000"), ..Options::default() }).await;
     let mut body = chat("job");
     body["metadata"]["simulate"] = "ok,500".into();
     let call = || post(&simulator, "/chat/completions", &body).send();
@@ -219,11 +219,11 @@ async fn a_limit_refuses_with_the_wait_and_does_not_use_up_a_script() {
     let error = json(second).await["error"].take();
     assert_eq!((error["type"].as_str(), error["code"].as_str()), (Some("requests"), Some("rate_limit_exceeded")));
 
-    simulator.control().set_limits(None, None);
+    simulator.control().set_limits(limits(""));
     assert_eq!(call().await.unwrap().status(), 500);
     let stats = simulator.control().stats();
     assert_eq!((stats.received, stats.refused), (3, 1));
-    assert_eq!((stats.peak_requests_per_minute, stats.breaches), (3, 1));
+    assert_eq!((stats.limits.rpm.peak_arrived, stats.limits.rpm.breaches), (3, 1));
     simulator.shutdown().await;
 }
 
@@ -238,7 +238,7 @@ async fn the_log_has_one_line_for_each_call_whatever_its_end() {
         latency: Duration::from_millis(5),
         jitter: Duration::from_millis(5),
         output_tokens: 1,
-        rpm: Some(60_000),
+        limits: limits("rpm:60000"),
         ..Options::default()
     })
     .await;
