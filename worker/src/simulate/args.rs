@@ -12,6 +12,7 @@ use super::error::Error;
 use super::fault::FaultRule;
 use super::limit::{LimitChange, LimitShape, Limits, ModelLimits};
 use super::options::Options;
+use super::outage::Outage;
 use super::{Simulator, duration};
 
 /// What a fault rule is, in full.
@@ -36,6 +37,13 @@ A rule that ends in model=NAME is for the calls to one model alone: 503:1:model=
 
 A request can also bring its own script in its last user message, in \"user\" (for Anthropic \"metadata.user_id\") or in \
 \"metadata.simulate\": simulate:500,429,ok fails the job's first two calls.";
+
+/// An outage, in full.
+const OUTAGES: &str = "Take the provider away for a while, such as 10s+60s; may be repeated
+
+From 10 s after the first call, for 60 s, every call gets status 503, whatever its key. 10s+60s:refuse closes the \
+connection without an answer, and 10s+60s:RULE does what a fault rule says: timeout, 529:0.9, 503:1:model=gpt-4o. No limit \
+counts these calls. GET /simulator/stats tells how many there were, and how many at once.";
 
 /// The limits of a model, in full.
 const MODEL_LIMITS: &str = "Limit the calls to one model, beside all calls: MODEL=rpm:600,tpm:100000; may be repeated
@@ -70,6 +78,10 @@ pub struct Args {
     /// Let calls fail, such as 429:0.02:retry-after=1.5 or reset:0.01; may be repeated
     #[arg(long = "fault", value_name = "RULE", long_help = FAULTS)]
     pub faults: Vec<FaultRule>,
+
+    /// Take the provider away for a while, such as 10s+60s; may be repeated
+    #[arg(long = "outage", value_name = "OUTAGE", long_help = OUTAGES)]
+    pub outages: Vec<Outage>,
 
     /// Limit the requests per minute
     #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..))]
@@ -185,6 +197,7 @@ impl Args {
             limit_shape,
             limit_headers: self.limit_headers == Switch::On,
             retry_after: self.retry_after == Switch::On,
+            outages: self.outages,
             faults: self.faults,
             require_key,
             log: self.log,
@@ -236,7 +249,7 @@ mod tests {
     #[test]
     fn flags_of_limits_become_options() {
         let flags = "--itpm 5 --otpm 6 --rpd 7 --max-parallel 8 --limit gpt-4o=rpm:600 --limit other=tpm:9 \
-                     --limit-at 30s=rpm:3000 --limit-burst 2.5 --limit-headers off --retry-after off";
+                     --limit-at 30s=rpm:3000 --limit-burst 2.5 --limit-headers off --retry-after off --outage 10s+60s";
         let options = parse(&flags.split_whitespace().collect::<Vec<_>>()).unwrap().into_options().unwrap();
         let Limits { rpm, tpm, itpm, otpm, rpd, max_parallel } = options.limits;
         assert_eq!((rpm, tpm, itpm, otpm, rpd, max_parallel), (None, None, Some(5), Some(6), Some(7), Some(8)));
@@ -245,6 +258,7 @@ mod tests {
         assert_eq!(options.limit_changes[0].limits.rpm, Some(3_000));
         assert_eq!(options.limit_shape, LimitShape::Bucket { burst: Duration::from_millis(2_500) });
         assert!(!options.limit_headers && !options.retry_after);
+        assert_eq!(options.outages[0].lasts, Duration::from_secs(60));
 
         let args = parse(&["--limit-shape", "azure:1s"]).unwrap();
         let shape = args.into_options().unwrap().limit_shape;
@@ -264,6 +278,7 @@ mod tests {
             (["--limit-at", "rpm:600"], "it is not TIME=NAME:NUMBER"),
             (["--limit-shape", "sliding"], "use bucket, window, azure or azure:1s"),
             (["--limit-burst", "1s"], "`1s` is no number of seconds"),
+            (["--outage", "10s"], "it is not START+DURATION"),
         ] {
             let error = parse(&flags).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");

@@ -24,6 +24,7 @@ pub(super) struct Call {
     arrived: Moment,
     /// What the limits get back when the call ends.
     permit: Option<Permit>,
+    meets_outage: bool,
     /// Kept for the log only.
     marker: Option<Box<str>>,
     number: u32,
@@ -44,6 +45,7 @@ impl Call {
             operation,
             arrived: shared.moment(Instant::now()),
             permit: None,
+            meets_outage: false,
             marker: None,
             number: 0,
             prompt_tokens: 0,
@@ -102,6 +104,12 @@ impl Call {
         self.permit = permit;
     }
 
+    /// Counts that the call met an outage.
+    pub(super) fn meet_outage(&mut self) {
+        self.shared.casualties.arrived();
+        self.meets_outage = true;
+    }
+
     /// Counts that the caller waits for good.
     pub(super) fn hangs(&self) {
         self.shared.counters.hangs();
@@ -143,6 +151,9 @@ impl Drop for Call {
         }
         if let Some(permit) = self.permit.take() {
             permit.settle(self.completion_tokens, self.shared.moment(Instant::now()));
+        }
+        if self.meets_outage {
+            self.shared.casualties.ended();
         }
         self.shared.counters.ended(outcome, self.status);
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::fault::FaultRule;
 use super::limit::Limits;
 use super::log::Log;
+use super::outage;
 use super::refusal::Refusal;
 use super::shared::Shared;
 use super::stats::Stats;
@@ -72,6 +73,13 @@ impl Control {
         self.0.change_limits(Some(model), limits, Instant::now());
     }
 
+    /// Switches an outage on, in which calls meet this fault before anything else is looked at, or off.
+    ///
+    /// Planned outages come and go regardless.
+    pub fn set_outage(&self, rule: Option<FaultRule>) {
+        self.0.change(|settings| settings.outage = rule);
+    }
+
     /// Sets whether headers and errors tell the limits, and whether refused calls are told how long to wait.
     pub fn set_limit_headers(&self, limit_headers: bool, retry_after: bool) {
         self.0.change(|settings| {
@@ -105,8 +113,28 @@ struct Change {
     limits: Option<Limits>,
     /// So are those of each model that is named.
     model_limits: Option<BTreeMap<String, Limits>>,
+    outage: Option<Switch>,
     limit_headers: Option<bool>,
     retry_after: Option<bool>,
+}
+
+/// An outage: on or off, or what calls meet in it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Switch {
+    IsOn(bool),
+    Rule(String),
+}
+
+impl Switch {
+    fn into_rule(self) -> Result<Option<FaultRule>, Refusal> {
+        let rule = match self {
+            Self::IsOn(false) => return Ok(None),
+            Self::IsOn(true) => outage::rule(""),
+            Self::Rule(rule) => outage::rule(&rule),
+        };
+        rule.map(Some).map_err(|cause| Refusal::steering(cause.to_string()))
+    }
 }
 
 /// Carries out a call under `/simulator/` and returns the JSON to answer with.
@@ -123,6 +151,7 @@ pub(super) fn steer(shared: &Arc<Shared>, method: &str, path: &str, body: &[u8])
         }
         ("POST", "/simulator/settings") => {
             let change: Change = read(body)?;
+            let outage = change.outage.map(Switch::into_rule).transpose()?;
             shared.change(|settings| {
                 settings.latency = change.latency_ms.map_or(settings.latency, Duration::from_millis);
                 settings.jitter = change.jitter_ms.map_or(settings.jitter, Duration::from_millis);
@@ -130,6 +159,9 @@ pub(super) fn steer(shared: &Arc<Shared>, method: &str, path: &str, body: &[u8])
                 settings.token_latency = change.token_ms.map_or(settings.token_latency, Duration::from_millis);
                 settings.limit_headers = change.limit_headers.unwrap_or(settings.limit_headers);
                 settings.retry_after = change.retry_after.unwrap_or(settings.retry_after);
+                if let Some(outage) = outage {
+                    settings.outage = outage;
+                }
             });
             if let Some(limits) = change.limits {
                 control.set_limits(limits);

@@ -45,7 +45,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A limit or its shape that nobody understands.
+    /// A limit, its shape or an outage that nobody understands.
     #[error("{what} `{text}` cannot be read: {reason}")]
     Setting {
         /// What was to be set.

@@ -32,9 +32,12 @@
 //!   tokens by the minute, tokens of input and of output apart as Anthropic has them, requests by the day, calls at once.
 //!   A call counts for its model by the name that it asks for, at Azure by the deployment. The audit in [`Stats`] tells of
 //!   each of these scopes what arrived and what was let in during any 60 s, against the limits that held in them.
+//! - An [`Outage`] takes the provider away: its calls, and lists of models, meet a fault before keys, limits, scripts and
+//!   other faults are looked at, and are counted apart. Planned outages and changes of limits run from the first call.
 //! - **Steering** from outside: `GET /simulator/stats`, `GET` and `POST /simulator/faults` (a JSON list of
 //!   [`FaultRule`]s), `POST /simulator/settings` (`latency_ms`, `jitter_ms`, `output_tokens`, `token_ms`,
-//!   `limits: {rpm, tpm, itpm, otpm, rpd, max_parallel}`, `model_limits: {MODEL: limits}`, `limit_headers`, `retry_after`). Limits are replaced as a whole.
+//!   `limits: {rpm, tpm, itpm, otpm, rpd, max_parallel}`, `model_limits: {MODEL: limits}`, `outage: true`, `"refuse"`, a
+//!   fault rule or `false`, `limit_headers`, `retry_after`). Limits are replaced as a whole.
 
 pub mod args;
 
@@ -54,6 +57,7 @@ mod instance;
 mod limit;
 mod log;
 mod options;
+mod outage;
 mod pattern;
 mod payload;
 mod plan;
@@ -80,5 +84,6 @@ pub use error::Error;
 pub use fault::FaultRule;
 pub use limit::{LimitChange, LimitShape, LimitStats, Limits, ModelLimits, ScopeStats, Second};
 pub use options::Options;
+pub use outage::{Outage, OutageStats};
 pub use server::Simulator;
 pub use stats::Stats;

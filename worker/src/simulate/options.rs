@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::fault::FaultRule;
 use super::limit::{LimitChange, LimitShape, Limits, ModelLimits};
+use super::outage::Outage;
 
 /// The behaviour of a simulator; [`Control`](super::Control) changes most of it later.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ pub struct Options {
     pub limit_headers: bool,
     /// Whether a call that a limit refuses is told how long to wait; true by default.
     pub retry_after: bool,
+    /// Times in which the provider is away.
+    pub outages: Vec<Outage>,
     /// What goes wrong, and how often.
     pub faults: Vec<FaultRule>,
     /// The key that calls must carry, where their provider takes it: `Authorization: Bearer`, `api-key` (Azure) or
@@ -61,6 +64,7 @@ impl Default for Options {
             limit_shape: LimitShape::default(),
             limit_headers: true,
             retry_after: true,
+            outages: Vec::new(),
             faults: Vec::new(),
             require_key: None,
             log: None,
@@ -83,6 +87,7 @@ impl fmt::Debug for Options {
             .field("limit_shape", &self.limit_shape)
             .field("limit_headers", &self.limit_headers)
             .field("retry_after", &self.retry_after)
+            .field("outages", &self.outages)
             .field("faults", &self.faults)
             .field("require_key", &self.require_key.as_ref().map(|_| "[redacted]"))
             .field("log", &self.log)

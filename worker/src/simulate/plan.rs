@@ -1,4 +1,4 @@
-//! What will become of a call, decided in one step when its body is there: key, limits, numbers, faults.
+//! What will become of a call, decided in one step when its body is there: outages, key, limits, numbers, faults.
 //!
 //! The same for all dialects; each only says what its provider insists on and how it counts tokens.
 
@@ -53,6 +53,14 @@ impl<'a> Plan<'a> {
         };
         call.identify(request.marker(), request.prompt_tokens());
         let marker = random::hash(request.marker().as_bytes());
+        if let Some(fault) = outage(shared, settings, call, &request.model, marker) {
+            call.meet_outage();
+            let turn = shared.tally.count(marker, false);
+            call.number(turn.call);
+            let reply = Reply::new(request_id(shared, marker, turn), None);
+            let draws = Draws { seed: shared.seed, marker, turn: turn.admitted };
+            return Ok(Self { request, reply, fault: Some(fault), draws });
+        }
 
         let mut lefts = None;
         let refusal = door.and_then(|()| request.check().map_err(Refusal::malformed)).and_then(|()| {
@@ -95,6 +103,15 @@ impl<'a> Plan<'a> {
         };
         Ok(Self { request, reply, fault, draws })
     }
+}
+
+/// Finds what a call meets because the provider is away.
+///
+/// A caller who tries again may have more luck, where an outage leaves any.
+fn outage(shared: &Shared, settings: &Settings, call: &Call, model: &str, marker: u64) -> Option<Fault> {
+    let rules = shared.outages(settings, call.arrived().since_first);
+    let draw = || Random::new(shared.seed, marker, shared.tally.next(marker).call, Purpose::Fault);
+    FaultRule::choose(rules, model, draw).cloned()
 }
 
 /// Counts what a call takes from the limits at its arrival.

@@ -12,6 +12,7 @@ use super::fault::FaultRule;
 use super::limit::{Limits, Meter, Moment};
 use super::log::Log;
 use super::options::Options;
+use super::outage::Casualties;
 use super::stats::{Counters, Stats};
 use super::tally::Tally;
 use super::timeline::Timeline;
@@ -25,6 +26,8 @@ pub(super) struct Settings {
     pub(super) token_latency: Duration,
     pub(super) faults: Vec<FaultRule>,
     pub(super) required_key: Option<String>,
+    /// What calls meet while an outage is switched on.
+    pub(super) outage: Option<FaultRule>,
     pub(super) limit_headers: bool,
     pub(super) retry_after: bool,
 }
@@ -43,6 +46,7 @@ pub(super) struct Shared {
     settings: RwLock<Arc<Settings>>,
     pub(super) meter: Meter,
     pub(super) timeline: Timeline,
+    pub(super) casualties: Casualties,
     pub(super) tally: Tally,
     pub(super) counters: Counters,
     pub(super) log: Option<Log>,
@@ -61,7 +65,8 @@ impl Shared {
         Ok(Self {
             seed: options.seed,
             meter,
-            timeline: Timeline::new(options.limit_changes),
+            timeline: Timeline::new(options.outages, options.limit_changes),
+            casualties: Casualties::default(),
             tally: Tally::default(),
             counters: Counters::default(),
             log: options.log.as_deref().map(Log::open).transpose()?,
@@ -74,6 +79,7 @@ impl Shared {
                 token_latency: options.token_latency,
                 faults: options.faults,
                 required_key: options.require_key,
+                outage: None,
                 limit_headers: options.limit_headers,
                 retry_after: options.retry_after,
             })),
@@ -96,6 +102,11 @@ impl Shared {
         self.timeline.moment(now, self.unix_ms())
     }
 
+    /// Returns the time since the first call; zero before it.
+    pub(super) fn since_first(&self, now: Instant) -> Duration {
+        self.timeline.since_first(now)
+    }
+
     /// Replaces the limits of all calls together, or of those to a model.
     pub(super) fn change_limits(&self, model: Option<&str>, limits: Limits, now: Instant) {
         self.catch_up(now);
@@ -109,6 +120,15 @@ impl Shared {
         });
     }
 
+    /// Returns what calls meet because of outages, so long after the first one.
+    pub(super) fn outages<'a>(
+        &'a self,
+        settings: &'a Settings,
+        since_first: Duration,
+    ) -> impl Iterator<Item = &'a FaultRule> {
+        settings.outage.iter().chain(self.timeline.outages(since_first))
+    }
+
     pub(super) fn stats(&self) -> Stats {
         self.catch_up(Instant::now());
         // First what is counted when a call has ended: who then sees nothing in flight sees all of the rest.
@@ -116,6 +136,7 @@ impl Shared {
         let (limits, models) = self.meter.read();
         Stats {
             first_call_ms: self.timeline.first_ms(),
+            outage: self.casualties.read(),
             limits,
             models,
             log_lines_lost: self.log.as_ref().map_or(0, Log::lost),

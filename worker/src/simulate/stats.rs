@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 use super::limit::ScopeStats;
+use super::outage::OutageStats;
 
 /// One above the largest status that is counted.
 const STATUSES: usize = 600;
@@ -125,6 +126,8 @@ pub struct Stats {
     pub by_outcome: BTreeMap<String, u64>,
     /// When the first call arrived, Unix time in milliseconds.
     pub first_call_ms: Option<i64>,
+    /// The calls that met an outage; no limit counts them.
+    pub outage: OutageStats,
     /// What the audit of the limits found of all calls together.
     pub limits: ScopeStats,
     /// What it found of the calls to each model that has limits of its own.

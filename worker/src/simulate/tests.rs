@@ -7,6 +7,7 @@ mod conduct;
 mod failing;
 mod late;
 mod limiting;
+mod outages;
 mod steering;
 mod streaming;
 

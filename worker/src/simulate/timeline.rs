@@ -1,4 +1,4 @@
-//! What happens at its time, counted from the first call: changes of limits.
+//! What happens at its time, counted from the first call: changes of limits and outages.
 //!
 //! There is no clock that ticks: whoever comes next, a call or a look at the counters, finds what is due.
 
@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::fault::FaultRule;
 use super::limit::{LimitChange, Moment};
+use super::outage::Outage;
 
 /// The time of a change that will never come.
 const NEVER: u64 = u64::MAX;
@@ -15,6 +17,7 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug)]
 pub(super) struct Timeline {
     first: OnceLock<First>,
+    outages: Vec<Outage>,
     /// Those to come, the earliest last.
     changes: Mutex<Vec<LimitChange>>,
     /// When the next change is due, in nanoseconds from the first call.
@@ -29,10 +32,10 @@ struct First {
 }
 
 impl Timeline {
-    pub(super) fn new(mut changes: Vec<LimitChange>) -> Self {
+    pub(super) fn new(outages: Vec<Outage>, mut changes: Vec<LimitChange>) -> Self {
         changes.sort_by_key(|change| std::cmp::Reverse(change.after));
         let next_ns = AtomicU64::new(next(&changes));
-        Self { first: OnceLock::new(), changes: Mutex::new(changes), next_ns }
+        Self { first: OnceLock::new(), outages, changes: Mutex::new(changes), next_ns }
     }
 
     /// Says when something happens; the first who asks is the first call.
@@ -41,15 +44,25 @@ impl Timeline {
         Moment { now, since_first: now.saturating_duration_since(first.at), unix_ms }
     }
 
+    /// Returns the time since the first call; zero before it.
+    pub(super) fn since_first(&self, now: Instant) -> Duration {
+        self.first.get().map_or(Duration::ZERO, |first| now.saturating_duration_since(first.at))
+    }
+
     /// Returns when the first call came, Unix time in milliseconds.
     pub(super) fn first_ms(&self) -> Option<i64> {
         self.first.get().map(|first| first.unix_ms)
     }
 
+    /// Returns what calls meet in the outages that are on.
+    pub(super) fn outages(&self, since_first: Duration) -> impl Iterator<Item = &FaultRule> {
+        self.outages.iter().filter(move |outage| outage.is_on(since_first)).map(|outage| &outage.rule)
+    }
+
     /// Makes the changes that are due, each as of its own time.
     pub(super) fn catch_up(&self, now: Instant, mut make: impl FnMut(&LimitChange, Instant)) {
         let Some(first) = self.first.get() else { return };
-        let since_first = now.saturating_duration_since(first.at);
+        let since_first = self.since_first(now);
         if since_first < Duration::from_nanos(self.next_ns.load(Ordering::Acquire)) {
             return;
         }
@@ -73,7 +86,7 @@ mod tests {
     #[test]
     fn changes_are_made_once_in_their_order_and_as_of_their_time() {
         let changes = ["30s=rpm:2", "10s=rpm:1", "50s=rpm:3"].map(|text| text.parse().unwrap()).into();
-        let timeline = Timeline::new(changes);
+        let timeline = Timeline::new(Vec::new(), changes);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let made = |seconds| {
