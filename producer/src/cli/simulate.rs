@@ -7,6 +7,7 @@ const EXAMPLES: &str = "\
 Examples:
   gristmill simulate --listen 127.0.0.1:8010
   gristmill simulate --latency 200ms --fault 429:0.1:retry-after=1
+  gristmill simulate --rpm 600 --limit gpt-4o=tpm:90000 --limit-at 5m=rpm:300 --outage 10m+60s
   gristmill run prompts.jsonl -o out.jsonl --api-base http://127.0.0.1:8010/v1";
 
 #[derive(Debug, clap::Args)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 
 use super::dialect::Dialect;
+use super::limit::{Moment, Permit};
 use super::log::Line;
 use super::route::Operation;
 use super::shared::Shared;
@@ -20,8 +21,10 @@ pub(super) struct Call {
     shared: Arc<Shared>,
     dialect: &'static dyn Dialect,
     operation: Operation,
-    arrived: Instant,
-    arrived_ms: i64,
+    arrived: Moment,
+    /// What the limits get back when the call ends.
+    permit: Option<Permit>,
+    meets_outage: bool,
     /// Kept for the log only.
     marker: Option<Box<str>>,
     number: u32,
@@ -40,8 +43,9 @@ impl Call {
         Self {
             dialect,
             operation,
-            arrived: Instant::now(),
-            arrived_ms: shared.unix_ms(),
+            arrived: shared.moment(Instant::now()),
+            permit: None,
+            meets_outage: false,
             marker: None,
             number: 0,
             prompt_tokens: 0,
@@ -53,16 +57,12 @@ impl Call {
         }
     }
 
-    pub(super) fn arrived(&self) -> Instant {
+    pub(super) fn arrived(&self) -> Moment {
         self.arrived
     }
 
-    pub(super) fn arrived_ms(&self) -> i64 {
-        self.arrived_ms
-    }
-
     pub(super) fn elapsed(&self) -> Duration {
-        self.arrived.elapsed()
+        self.arrived.now.elapsed()
     }
 
     pub(super) fn operation(&self) -> Operation {
@@ -99,6 +99,17 @@ impl Call {
         self.completion_tokens = completion_tokens;
     }
 
+    /// Keeps what the limits get back when the call ends.
+    pub(super) fn hold(&mut self, permit: Option<Permit>) {
+        self.permit = permit;
+    }
+
+    /// Counts that the call met an outage.
+    pub(super) fn meet_outage(&mut self) {
+        self.shared.casualties.arrived();
+        self.meets_outage = true;
+    }
+
     /// Counts that the caller waits for good.
     pub(super) fn hangs(&self) {
         self.shared.counters.hangs();
@@ -125,7 +136,7 @@ impl Drop for Call {
                 }
             };
             log.write(&Line {
-                t_ms: self.arrived_ms,
+                t_ms: self.arrived.unix_ms,
                 t_end_ms: self.shared.unix_ms(),
                 marker: self.marker.as_deref(),
                 n: self.number,
@@ -137,6 +148,12 @@ impl Drop for Call {
                 prompt_tokens: self.prompt_tokens,
                 completion_tokens: self.completion_tokens,
             });
+        }
+        if let Some(permit) = self.permit.take() {
+            permit.settle(self.completion_tokens, self.shared.moment(Instant::now()));
+        }
+        if self.meets_outage {
+            self.shared.casualties.ended();
         }
         self.shared.counters.ended(outcome, self.status);
     }

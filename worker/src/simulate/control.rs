@@ -1,5 +1,6 @@
 //! Steering a simulator while it runs: from the same process by [`Control`], from another under `/simulator/`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::fault::FaultRule;
+use super::limit::Limits;
 use super::log::Log;
+use super::outage;
 use super::refusal::Refusal;
 use super::shared::Shared;
 use super::stats::Stats;
@@ -56,9 +59,33 @@ impl Control {
         self.0.change(|settings| settings.token_latency = token_latency);
     }
 
-    /// Sets the limits of requests and tokens per minute; `None` or 0 is no limit. The new buckets are full.
-    pub fn set_limits(&self, rpm: Option<u32>, tpm: Option<u32>) {
-        self.0.meter.set(rpm, tpm, Instant::now());
+    /// Replaces the limits of all calls together, of which no caller is told.
+    ///
+    /// What was used of the old limits is used of the new ones, in proportion; what had no limit is unused.
+    pub fn set_limits(&self, limits: Limits) {
+        self.0.change_limits(None, limits, Instant::now());
+    }
+
+    /// Replaces the limits of the calls to one model, as [`set_limits`](Self::set_limits) does for all.
+    ///
+    /// The model gets an audit of its own from now on, even without a limit.
+    pub fn set_model_limits(&self, model: &str, limits: Limits) {
+        self.0.change_limits(Some(model), limits, Instant::now());
+    }
+
+    /// Switches an outage on, in which calls meet this fault before anything else is looked at, or off.
+    ///
+    /// Planned outages come and go regardless.
+    pub fn set_outage(&self, rule: Option<FaultRule>) {
+        self.0.change(|settings| settings.outage = rule);
+    }
+
+    /// Sets whether headers and errors tell the limits, and whether refused calls are told how long to wait.
+    pub fn set_limit_headers(&self, limit_headers: bool, retry_after: bool) {
+        self.0.change(|settings| {
+            settings.limit_headers = limit_headers;
+            settings.retry_after = retry_after;
+        });
     }
 
     /// Sets the key that calls must carry; `None` lets every call in.
@@ -82,17 +109,32 @@ struct Change {
     jitter_ms: Option<u64>,
     output_tokens: Option<u32>,
     token_ms: Option<u64>,
-    /// Both limits are set together; 0 is no limit.
+    /// All limits are set together; what is absent is no limit.
     limits: Option<Limits>,
+    /// So are those of each model that is named.
+    model_limits: Option<BTreeMap<String, Limits>>,
+    outage: Option<Switch>,
+    limit_headers: Option<bool>,
+    retry_after: Option<bool>,
 }
 
+/// An outage: on or off, or what calls meet in it.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Limits {
-    #[serde(default)]
-    rpm: u32,
-    #[serde(default)]
-    tpm: u32,
+#[serde(untagged)]
+enum Switch {
+    IsOn(bool),
+    Rule(String),
+}
+
+impl Switch {
+    fn into_rule(self) -> Result<Option<FaultRule>, Refusal> {
+        let rule = match self {
+            Self::IsOn(false) => return Ok(None),
+            Self::IsOn(true) => outage::rule(""),
+            Self::Rule(rule) => outage::rule(&rule),
+        };
+        rule.map(Some).map_err(|cause| Refusal::steering(cause.to_string()))
+    }
 }
 
 /// Carries out a call under `/simulator/` and returns the JSON to answer with.
@@ -109,14 +151,23 @@ pub(super) fn steer(shared: &Arc<Shared>, method: &str, path: &str, body: &[u8])
         }
         ("POST", "/simulator/settings") => {
             let change: Change = read(body)?;
+            let outage = change.outage.map(Switch::into_rule).transpose()?;
             shared.change(|settings| {
                 settings.latency = change.latency_ms.map_or(settings.latency, Duration::from_millis);
                 settings.jitter = change.jitter_ms.map_or(settings.jitter, Duration::from_millis);
                 settings.output_tokens = change.output_tokens.unwrap_or(settings.output_tokens);
                 settings.token_latency = change.token_ms.map_or(settings.token_latency, Duration::from_millis);
+                settings.limit_headers = change.limit_headers.unwrap_or(settings.limit_headers);
+                settings.retry_after = change.retry_after.unwrap_or(settings.retry_after);
+                if let Some(outage) = outage {
+                    settings.outage = outage;
+                }
             });
             if let Some(limits) = change.limits {
-                control.set_limits(Some(limits.rpm), Some(limits.tpm));
+                control.set_limits(limits);
+            }
+            for (model, limits) in change.model_limits.unwrap_or_default() {
+                control.set_model_limits(&model, limits);
             }
             json!({ "ok": true })
         }

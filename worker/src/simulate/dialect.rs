@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::answer::Answer;
 use super::body::Body;
-use super::limit::{Arrival, Left};
+use super::limit::{Left, Lefts};
 use super::refusal::Refusal;
 use super::request::{Malformed, Request};
 use super::route::Route;
@@ -108,8 +108,8 @@ pub(super) struct Figures<'a> {
     pub(super) id: u64,
     pub(super) elapsed_ms: u64,
     pub(super) now: DateTime<Utc>,
-    /// `None` for calls that never reached the limits.
-    pub(super) arrival: Option<&'a Arrival>,
+    /// `None` for calls that never reached the limits, and where limits are not told.
+    pub(super) lefts: Option<&'a Lefts>,
 }
 
 /// Adds the figures of one limit under three names, the time until it is full in the words of the dialect.

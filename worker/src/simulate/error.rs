@@ -45,6 +45,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A limit, its shape or an outage that nobody understands.
+    #[error("{what} `{text}` cannot be read: {reason}")]
+    Setting {
+        /// What was to be set.
+        what: &'static str,
+        /// The text as it was given.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The environment variable that should hold the key is absent or empty.
     #[error(
         "the environment variable {name} is not set: put the key in it that callers must send, or drop --require-key-env"

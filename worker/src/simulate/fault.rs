@@ -14,6 +14,9 @@ use super::{duration, random::Random};
 /// Starts a script inside a request.
 const SCRIPT: &str = "simulate:";
 
+/// Starts the last option of a rule, which runs to its end: names of models may hold colons.
+const MODEL: &str = ":model=";
+
 /// Pause between two bytes of a dripping body, and between two signs of life, when the rule names none.
 const EVERY: Duration = Duration::from_millis(20);
 
@@ -38,6 +41,8 @@ pub(super) enum Fault {
     Timeout,
     /// The connection is reset (TCP RST) before the first byte of an answer.
     Reset,
+    /// The connection is closed before the first byte of an answer.
+    Close,
     /// The headers promise the whole body, half of it is sent, then the connection closes.
     Truncate,
     /// An HTML page, as a proxy or a captive portal sends it.
@@ -125,6 +130,7 @@ impl Fault {
         let mut fault = match name {
             "timeout" => Self::Timeout,
             "reset" => Self::Reset,
+            "close" => Self::Close,
             "truncate" => Self::Truncate,
             "html" => Self::Html { status: 502 },
             "drip" => Self::Drip { every: EVERY },
@@ -144,8 +150,8 @@ impl Fault {
             _ => {
                 let Some(status) = error_status(name) else {
                     return Err(format!(
-                        "`{name}` is no fault: use a status from 400 to 599, timeout, reset, truncate, html, drip, \
-                         empty, cut, error, stall, keep_alive, slow, refusal, content_filter, length, tool_call, \
+                        "`{name}` is no fault: use a status from 400 to 599, timeout, reset, close, truncate, html, \
+                         drip, empty, cut, error, stall, keep_alive, slow, refusal, content_filter, length, tool_call, \
                          bad_json, no_json or echo"
                     ));
                 };
@@ -212,6 +218,7 @@ impl Fault {
             Self::Status(_) => return None,
             Self::Timeout => Name::Timeout,
             Self::Reset => Name::Reset,
+            Self::Close => Name::Close,
             Self::Truncate => Name::Truncate,
             Self::Html { .. } => Name::Html,
             Self::Drip { .. } => Name::Drip,
@@ -265,7 +272,7 @@ fn parse_code(text: &str) -> Option<String> {
 /// answer:
 ///
 /// - a status from 400 to 599, with `retry-after=SECONDS` and `code=CODE`;
-/// - `timeout` accepts the call and never answers; `reset` sends a TCP RST before any byte;
+/// - `timeout` accepts the call and never answers; `reset` sends a TCP RST before any byte, `close` closes there;
 /// - `truncate` closes after half of the body; `drip` sends a byte every 20 ms (`every=5ms`);
 /// - `html` sends an HTML page with status 502 (`status=200`); `empty` sends status 200 without a body.
 ///
@@ -284,10 +291,15 @@ fn parse_code(text: &str) -> Option<String> {
 /// In the answer itself: `refusal`, `content_filter` (cut by it), `length` (cut as by a maximum, `tokens=5`),
 /// `tool_call` (a function is called although it need not be), `bad_json` (JSON that does not fit the schema, in the
 /// text or in a function's arguments), `no_json` (half of the JSON), `echo` (the last user message).
+///
+/// Last of all may stand the one model whose calls the rule is for: `503:0.5:model=gpt-4o`. At Azure that is the
+/// deployment. The name may hold colons.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaultRule {
     fault: Fault,
     rate: f64,
+    /// `None` is every model.
+    model: Option<String>,
 }
 
 impl FaultRule {
@@ -296,13 +308,21 @@ impl FaultRule {
         self.rate
     }
 
-    /// Picks the fault of one call, if it meets one, by one draw over the summed rates.
+    /// Returns the model whose calls can meet this fault; `None` is every model.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// Picks the fault of one call to a model, if it meets one, by one draw over the summed rates.
     ///
     /// Rates add up: 0.05 and 0.05 make one call in ten fail. What goes beyond 1 never happens.
-    pub(super) fn choose(rules: &[Self], random: impl FnOnce() -> Random) -> Option<&Fault> {
-        if rules.is_empty() {
-            return None;
-        }
+    pub(super) fn choose<'a>(
+        rules: impl IntoIterator<Item = &'a Self>,
+        model: &str,
+        random: impl FnOnce() -> Random,
+    ) -> Option<&'a Fault> {
+        let mut rules = rules.into_iter().filter(|rule| rule.model().is_none_or(|wanted| wanted == model)).peekable();
+        rules.peek()?;
         let draw = random().unit();
         let mut reached = 0.0;
         for rule in rules {
@@ -320,7 +340,12 @@ impl FromStr for FaultRule {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = |reason| Error::Rule { rule: text.to_owned(), reason };
-        let (name, rest) = text.split_once(':').unwrap_or((text, ""));
+        let (rule, model) = match text.split_once(MODEL) {
+            Some((_, "")) => return Err(wrong("`model` names none".to_owned())),
+            Some((rule, model)) => (rule, Some(model.to_owned())),
+            None => (text, None),
+        };
+        let (name, rest) = rule.split_once(':').unwrap_or((rule, ""));
         let mut rest = rest.split(':').filter(|part| !part.is_empty()).peekable();
         let mut rate = 1.0;
         if let Some(part) = rest.next_if(|part| !part.contains('=')) {
@@ -328,7 +353,7 @@ impl FromStr for FaultRule {
             rate = number.ok_or_else(|| wrong(format!("`{part}` is no rate: use a number from 0 to 1")))?;
         }
         let fault = Fault::parse(name, rest).map_err(wrong)?;
-        Ok(Self { fault, rate })
+        Ok(Self { fault, rate, model })
     }
 }
 
@@ -374,7 +399,7 @@ impl fmt::Display for FaultRule {
             }
             _ => {}
         }
-        Ok(())
+        self.model().map_or(Ok(()), |model| write!(f, "{MODEL}{model}"))
     }
 }
 

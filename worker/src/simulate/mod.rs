@@ -28,9 +28,16 @@
 //! - A **script** in `metadata.simulate`, `user` or the last user message decides call by call:
 //!   `simulate:500,429:retry-after=0.2,ok` fails twice, and the last outcome repeats. Its outcomes are `ok` and those of
 //!   [`FaultRule`], without rates. It overrides the fault rules. Calls that the key or the limits refuse do not use it up.
+//! - **Limits** hold for all calls together and for those to single models, in the shape of a [`LimitShape`]: requests and
+//!   tokens by the minute, tokens of input and of output apart as Anthropic has them, requests by the day, calls at once.
+//!   A call counts for its model by the name that it asks for, at Azure by the deployment. The audit in [`Stats`] tells of
+//!   each of these scopes what arrived and what was let in during any 60 s, against the limits that held in them.
+//! - An [`Outage`] takes the provider away: its calls, and lists of models, meet a fault before keys, limits, scripts and
+//!   other faults are looked at, and are counted apart. Planned outages and changes of limits run from the first call.
 //! - **Steering** from outside: `GET /simulator/stats`, `GET` and `POST /simulator/faults` (a JSON list of
 //!   [`FaultRule`]s), `POST /simulator/settings` (`latency_ms`, `jitter_ms`, `output_tokens`, `token_ms`,
-//!   `limits: {rpm, tpm}`).
+//!   `limits: {rpm, tpm, itpm, otpm, rpd, max_parallel}`, `model_limits: {MODEL: limits}`, `outage: true`, `"refuse"`, a
+//!   fault rule or `false`, `limit_headers`, `retry_after`). Limits are replaced as a whole.
 
 pub mod args;
 
@@ -50,6 +57,7 @@ mod instance;
 mod limit;
 mod log;
 mod options;
+mod outage;
 mod pattern;
 mod payload;
 mod plan;
@@ -68,11 +76,14 @@ mod stats;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 pub use args::{Args, run};
 pub use control::Control;
 pub use error::Error;
 pub use fault::FaultRule;
+pub use limit::{LimitChange, LimitShape, LimitStats, Limits, ModelLimits, ScopeStats, Second};
 pub use options::Options;
+pub use outage::{Outage, OutageStats};
 pub use server::Simulator;
 pub use stats::Stats;

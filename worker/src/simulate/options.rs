@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::fault::FaultRule;
+use super::limit::{LimitChange, LimitShape, Limits, ModelLimits};
+use super::outage::Outage;
 
 /// The behaviour of a simulator; [`Control`](super::Control) changes most of it later.
 #[derive(Clone)]
@@ -23,11 +25,21 @@ pub struct Options {
     /// Time for each token of an answer: a stream comes piece by piece, any other answer when all of it is there. Zero by
     /// default.
     pub token_latency: Duration,
-    /// Requests per minute; none by default.
-    pub rpm: Option<u32>,
-    /// Tokens per minute, counted as each provider does; none by default. OpenAI takes the larger of the prompt's estimate
-    /// and the maximum of the answer, Azure takes both, Anthropic the prompt alone.
-    pub tpm: Option<u32>,
+    /// What all calls may take together; no limits by default.
+    pub limits: Limits,
+    /// What the calls to single models may take, beside what all may; at Azure a deployment stands for the model. A model
+    /// without limits has an audit of its own as soon as it stands here.
+    pub model_limits: Vec<ModelLimits>,
+    /// Changes of limits in mid-run, of which no caller is told.
+    pub limit_changes: Vec<LimitChange>,
+    /// How limits are enforced; by default as buckets with a burst of one second.
+    pub limit_shape: LimitShape,
+    /// Whether headers and errors tell limits, and what is left of them; true by default.
+    pub limit_headers: bool,
+    /// Whether a call that a limit refuses is told how long to wait; true by default.
+    pub retry_after: bool,
+    /// Times in which the provider is away.
+    pub outages: Vec<Outage>,
     /// What goes wrong, and how often.
     pub faults: Vec<FaultRule>,
     /// The key that calls must carry, where their provider takes it: `Authorization: Bearer`, `api-key` (Azure) or
@@ -46,8 +58,13 @@ impl Default for Options {
             jitter: Duration::ZERO,
             output_tokens: 100,
             token_latency: Duration::ZERO,
-            rpm: None,
-            tpm: None,
+            limits: Limits::default(),
+            model_limits: Vec::new(),
+            limit_changes: Vec::new(),
+            limit_shape: LimitShape::default(),
+            limit_headers: true,
+            retry_after: true,
+            outages: Vec::new(),
             faults: Vec::new(),
             require_key: None,
             log: None,
@@ -64,8 +81,13 @@ impl fmt::Debug for Options {
             .field("jitter", &self.jitter)
             .field("output_tokens", &self.output_tokens)
             .field("token_latency", &self.token_latency)
-            .field("rpm", &self.rpm)
-            .field("tpm", &self.tpm)
+            .field("limits", &self.limits)
+            .field("model_limits", &self.model_limits)
+            .field("limit_changes", &self.limit_changes)
+            .field("limit_shape", &self.limit_shape)
+            .field("limit_headers", &self.limit_headers)
+            .field("retry_after", &self.retry_after)
+            .field("outages", &self.outages)
             .field("faults", &self.faults)
             .field("require_key", &self.require_key.as_ref().map(|_| "[redacted]"))
             .field("log", &self.log)

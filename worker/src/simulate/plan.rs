@@ -1,4 +1,4 @@
-//! What will become of a call, decided in one step when its body is there: key, limits, numbers, faults.
+//! What will become of a call, decided in one step when its body is there: outages, key, limits, numbers, faults.
 //!
 //! The same for all dialects; each only says what its provider insists on and how it counts tokens.
 
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::call::Call;
 use super::fault::{self, Fault, FaultRule};
+use super::limit::Cost;
 use super::random::{self, Purpose, Random};
 use super::refusal::Refusal;
 use super::reply::Reply;
@@ -51,21 +52,36 @@ impl<'a> Plan<'a> {
             }
         };
         call.identify(request.marker(), request.prompt_tokens());
+        let marker = random::hash(request.marker().as_bytes());
+        if let Some(fault) = outage(shared, settings, call, &request.model, marker) {
+            call.meet_outage();
+            let turn = shared.tally.count(marker, false);
+            call.number(turn.call);
+            let reply = Reply::new(request_id(shared, marker, turn), None);
+            let draws = Draws { seed: shared.seed, marker, turn: turn.admitted };
+            return Ok(Self { request, reply, fault: Some(fault), draws });
+        }
 
-        let mut arrival = None;
+        let mut lefts = None;
         let refusal = door.and_then(|()| request.check().map_err(Refusal::malformed)).and_then(|()| {
             if !call.operation().is_metered() {
                 return Ok(());
             }
-            let arrived = arrival.insert(shared.meter.arrive(route.dialect.charge(&request), call.arrived()));
-            arrived.verdict.as_ref().map_err(|refusal| {
-                shared.counters.refused();
-                Refusal::limited(refusal, &request.model)
-            })?;
-            Ok(())
+            shared.catch_up(call.arrived().now);
+            let arrival = shared.meter.arrive(&request.model, cost(shared, route, &request, marker), call.arrived());
+            lefts = Some(arrival.lefts).filter(|_| settings.limit_headers);
+            match arrival.verdict {
+                Ok(permit) => {
+                    call.hold(permit);
+                    Ok(())
+                }
+                Err(refusal) => {
+                    shared.counters.refused();
+                    Err(Refusal::limited(refusal, &request.model, settings))
+                }
+            }
         });
 
-        let marker = random::hash(request.marker().as_bytes());
         let script = request.script();
         let is_counted = shared.log.is_some()
             || !settings.faults.is_empty()
@@ -74,20 +90,40 @@ impl<'a> Plan<'a> {
             || request.cached.tokens > 0;
         let turn = if is_counted { shared.tally.count(marker, refusal.is_ok()) } else { Turn::UNCOUNTED };
         call.number(turn.call);
-        let id = Random::new(shared.seed, marker, turn.call, Purpose::RequestId).bits();
-        let reply = Reply::new(id, arrival);
+        let reply = Reply::new(request_id(shared, marker, turn), lefts);
         if let Err(refusal) = refusal {
             return Err(Box::new((reply, refusal)));
         }
 
         let draws = Draws { seed: shared.seed, marker, turn: turn.admitted };
         let fault = match script.map(|script| fault::scripted(script, turn.admitted)) {
-            None => FaultRule::choose(&settings.faults, || draws.random(Purpose::Fault)).cloned(),
+            None => FaultRule::choose(&settings.faults, &request.model, || draws.random(Purpose::Fault)).cloned(),
             Some(Ok(fault)) => fault,
             Some(Err(reason)) => return Err(Box::new((reply, Refusal::script(&reason)))),
         };
         Ok(Self { request, reply, fault, draws })
     }
+}
+
+/// Finds what a call meets because the provider is away.
+///
+/// A caller who tries again may have more luck, where an outage leaves any.
+fn outage(shared: &Shared, settings: &Settings, call: &Call, model: &str, marker: u64) -> Option<Fault> {
+    let rules = shared.outages(settings, call.arrived().since_first);
+    let draw = || Random::new(shared.seed, marker, shared.tally.next(marker).call, Purpose::Fault);
+    FaultRule::choose(rules, model, draw).cloned()
+}
+
+/// Counts what a call takes from the limits at its arrival.
+fn cost(shared: &Shared, route: &Route, request: &Request<'_>, marker: u64) -> Cost {
+    let prompt = request.prompt_tokens();
+    let is_read = request.cached.tokens > 0 && shared.tally.next(marker).admitted > 1;
+    let input_tokens = if is_read { prompt.saturating_sub(request.cached.tokens) } else { prompt };
+    Cost { tokens: route.dialect.charge(request), input_tokens }
+}
+
+fn request_id(shared: &Shared, marker: u64, turn: Turn) -> u64 {
+    Random::new(shared.seed, marker, turn.call, Purpose::RequestId).bits()
 }
 
 impl Draws {

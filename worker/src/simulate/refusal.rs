@@ -6,6 +6,7 @@ use super::dialect::Given;
 use super::fault::StatusFault;
 use super::limit;
 use super::request::Malformed;
+use super::shared::Settings;
 
 /// An error answer before it is worded.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) enum Reason {
     Script(String),
     /// A rate limit is reached, or could never be met.
     Limited { refusal: limit::Refusal, model: String },
+    /// A rate limit is reached of which nothing is told.
+    Hidden { model: String },
     /// The body is larger than what is read.
     TooLarge { max_bytes: usize },
     /// Nothing answers at this path.
@@ -75,9 +78,16 @@ impl Refusal {
         Self::new(400, Reason::Script(format!("The call's simulate script cannot be read: {reason}.")))
     }
 
-    pub(super) fn limited(refusal: &limit::Refusal, model: &str) -> Self {
-        let reason = Reason::Limited { refusal: refusal.clone(), model: model.to_owned() };
-        Self { status: 429, retry_after: refusal.wait, reason }
+    /// A limit is reached; the figures are told only where headers tell them, too.
+    pub(super) fn limited(refusal: limit::Refusal, model: &str, settings: &Settings) -> Self {
+        let retry_after = refusal.wait.filter(|_| settings.retry_after);
+        let model = model.to_owned();
+        let reason = if settings.limit_headers && settings.retry_after {
+            Reason::Limited { refusal, model }
+        } else {
+            Reason::Hidden { model }
+        };
+        Self { status: 429, retry_after, reason }
     }
 
     pub(super) fn too_large(max_bytes: usize) -> Self {

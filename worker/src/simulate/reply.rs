@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 
 use super::call::Call;
 use super::dialect::Figures;
-use super::limit::Arrival;
+use super::limit::Lefts;
 use super::payload::Payload;
 use super::refusal::Refusal;
 use super::route::Route;
@@ -28,13 +28,13 @@ const SIGN_IN: &str = "<!doctype html><title>Sign in</title>";
 pub(super) struct Reply {
     /// Makes the request id and the id of the answer.
     pub(super) id: u64,
-    arrival: Option<Arrival>,
+    lefts: Option<Lefts>,
 }
 
 impl Reply {
-    /// Starts the answer to a call; without an arrival it says nothing of limits.
-    pub(super) fn new(id: u64, arrival: Option<Arrival>) -> Self {
-        Self { id, arrival }
+    /// Starts the answer to a call; without figures it says nothing of limits.
+    pub(super) fn new(id: u64, lefts: Option<Lefts>) -> Self {
+        Self { id, lefts }
     }
 
     /// Ends a call with an error answer.
@@ -63,7 +63,7 @@ impl Reply {
             id: self.id,
             elapsed_ms: u64::try_from(call.elapsed().as_millis()).unwrap_or(u64::MAX),
             now: call.now(),
-            arrival: self.arrival.as_ref(),
+            lefts: self.lefts.as_ref(),
         };
         route.dialect.insert_headers(response.headers_mut(), route, &figures);
         response

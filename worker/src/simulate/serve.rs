@@ -1,6 +1,7 @@
 //! What happens to a request, step by step: its call is counted, planned, delayed, answered and worded.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::HeaderMap;
@@ -13,9 +14,10 @@ use super::call::Call;
 use super::compose::Facts;
 use super::control;
 use super::delivery::Delivery;
-use super::fault::{Fault, Mishap};
+use super::fault::{Fault, FaultRule, Mishap};
 use super::payload::{Cut, Payload};
 use super::plan::Plan;
+use super::random::Random;
 use super::refusal::Refusal;
 use super::reply::{self, Reply};
 use super::route::{Route, Target};
@@ -97,6 +99,11 @@ async fn finish(
             call.end();
             return Err(Cut);
         }
+        Some(Fault::Close) => {
+            call.decide(Outcome::Named(Name::Close), None, 0);
+            call.end();
+            return Err(Cut);
+        }
         Some(Fault::Html { status }) => {
             call.decide(Outcome::Named(Name::Html), Some(*status), 0);
             call.end();
@@ -107,7 +114,7 @@ async fn finish(
 
     let facts = Facts {
         id: reply.id,
-        created: u64::try_from(call.arrived_ms() / 1_000).unwrap_or_default(),
+        created: u64::try_from(call.arrived().unix_ms / 1_000).unwrap_or_default(),
         output_tokens: settings.output_tokens,
         draws,
         twist: if let Some(Fault::Twist(twist)) = &fault { Some(*twist) } else { None },
@@ -166,9 +173,7 @@ async fn serve_aside(
     let (method, path) = (method.as_str(), path.as_str());
     let body = match (method, path, route.target) {
         ("GET", "/health" | "/v1/health", _) => Ok(br#"{"status":"ok"}"#.to_vec()),
-        ("GET", _, Target::Models) => check_key(&shared.settings(), route, request.headers())
-            .and_then(|()| route.dialect.check(route))
-            .map(|()| route.dialect.models().as_bytes().to_vec()),
+        ("GET", _, Target::Models) => models(shared, route, request.headers())?,
         _ if path.starts_with("/simulator/") => match read_body(route, request).await? {
             Ok(body) => control::steer(shared, method, path, &body),
             Err(refusal) => Err(refusal),
@@ -177,6 +182,20 @@ async fn serve_aside(
         _ => Err(Refusal::no_such_path(method, path)),
     };
     Ok(reply::json(route, body))
+}
+
+/// Lists the models, unless the provider is away.
+fn models(shared: &Shared, route: &Route, headers: &HeaderMap) -> Result<Result<Vec<u8>, Refusal>, Cut> {
+    let settings = shared.settings();
+    let at = shared.since_first(Instant::now());
+    let met = FaultRule::choose(shared.outages(&settings, at), "", || Random::from_seed(shared.seed));
+    Ok(match met {
+        Some(Fault::Status(fault)) => Err(Refusal::fault(fault, "")),
+        Some(_) => return Err(Cut),
+        None => check_key(&settings, route, headers)
+            .and_then(|()| route.dialect.check(route))
+            .map(|()| route.dialect.models().as_bytes().to_vec()),
+    })
 }
 
 /// Compares the key of a call with the one that is required.

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use super::limit::Audit;
+use super::limit::ScopeStats;
+use super::outage::OutageStats;
 
 /// One above the largest status that is counted.
 const STATUSES: usize = 600;
@@ -27,6 +28,7 @@ pub(super) enum Name {
     Ok,
     Timeout,
     Reset,
+    Close,
     Truncate,
     Html,
     Drip,
@@ -50,10 +52,11 @@ pub(super) enum Name {
 }
 
 impl Name {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Ok,
         Self::Timeout,
         Self::Reset,
+        Self::Close,
         Self::Truncate,
         Self::Html,
         Self::Drip,
@@ -79,6 +82,7 @@ impl Name {
             Self::Ok => "ok",
             Self::Timeout => "timeout",
             Self::Reset => "reset",
+            Self::Close => "close",
             Self::Truncate => "truncate",
             Self::Html => "html",
             Self::Drip => "drip",
@@ -120,12 +124,14 @@ pub struct Stats {
     pub by_status: BTreeMap<u16, u64>,
     /// Ended calls by the outcome that the call log names: `ok`, `429`, `timeout`, `client_gone` …
     pub by_outcome: BTreeMap<String, u64>,
-    /// Most calls that arrived in any 60 s, refused ones included.
-    pub peak_requests_per_minute: u64,
-    /// Most tokens that arrived in any 60 s, counted as the token limit does.
-    pub peak_tokens_per_minute: u64,
-    /// Arrivals with which the last 60 s held more than a limit.
-    pub breaches: u64,
+    /// When the first call arrived, Unix time in milliseconds.
+    pub first_call_ms: Option<i64>,
+    /// The calls that met an outage; no limit counts them.
+    pub outage: OutageStats,
+    /// What the audit of the limits found of all calls together.
+    pub limits: ScopeStats,
+    /// What it found of the calls to each model that has limits of its own.
+    pub models: BTreeMap<String, ScopeStats>,
     /// Lines that the call log could not write.
     pub log_lines_lost: u64,
 }
@@ -191,7 +197,8 @@ impl Counters {
         self.in_flight.fetch_sub(1, Ordering::Release);
     }
 
-    pub(super) fn read(&self, audit: Audit, log_lines_lost: u64) -> Stats {
+    /// Reads the counters; what others count is left at zero.
+    pub(super) fn read(&self) -> Stats {
         let in_flight = self.in_flight.load(Ordering::Acquire);
         let mut by_outcome = BTreeMap::new();
         for (name, count) in Name::ALL.iter().zip(&self.named) {
@@ -210,10 +217,7 @@ impl Counters {
             refused: self.refused.load(Ordering::Relaxed),
             by_status,
             by_outcome,
-            peak_requests_per_minute: audit.peak_requests,
-            peak_tokens_per_minute: audit.peak_tokens,
-            breaches: audit.breaches,
-            log_lines_lost,
+            ..Stats::default()
         }
     }
 }
@@ -240,7 +244,7 @@ mod tests {
         counters.ended(Outcome::Status(502), Some(502));
         counters.ended(Outcome::Named(Name::Timeout), None);
         counters.arrived();
-        let stats = counters.read(Audit::default(), 0);
+        let stats = counters.read();
         assert_eq!((stats.received, stats.in_flight, stats.max_in_flight), (5, 1, 4));
         assert_eq!(stats.by_status, BTreeMap::from([(200, 1), (502, 2)]));
         let outcomes = [("502", 1), ("html", 1), ("ok", 1), ("timeout", 1)];

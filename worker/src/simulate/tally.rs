@@ -53,21 +53,33 @@ impl Tally {
         Self { shards: Default::default(), generation }
     }
 
+    /// Returns the numbers that the marker's next call will have, if it is let in.
+    pub(super) fn next(&self, marker: u64) -> Turn {
+        let shard = self.shard(marker).lock().unwrap_or_else(PoisonError::into_inner);
+        shard.next(marker)
+    }
+
     /// Counts a call and returns its numbers; a refused call does not move the count of admitted ones.
     pub(super) fn count(&self, marker: u64, admitted: bool) -> Turn {
-        let shard = usize::try_from(marker % SHARDS as u64).expect("a remainder of 16 fits in a usize");
-        let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(marker).lock().unwrap_or_else(PoisonError::into_inner);
         let shard = &mut *shard;
-        let earlier = match shard.young.get(&marker) {
-            Some(seen) => *seen,
-            None => shard.old.get(&marker).copied().unwrap_or_default(),
-        };
-        let turn = Turn { call: earlier.0.saturating_add(1), admitted: earlier.1.saturating_add(1) };
-        let seen = (turn.call, if admitted { turn.admitted } else { earlier.1 });
+        let turn = shard.next(marker);
+        let seen = (turn.call, if admitted { turn.admitted } else { turn.admitted - 1 });
         if shard.young.insert(marker, seen).is_none() && shard.young.len() >= self.generation {
             shard.old = std::mem::take(&mut shard.young);
         }
         turn
+    }
+
+    fn shard(&self, marker: u64) -> &Mutex<Shard> {
+        &self.shards[usize::try_from(marker % SHARDS as u64).expect("a remainder of 16 fits in a usize")]
+    }
+}
+
+impl Shard {
+    fn next(&self, marker: u64) -> Turn {
+        let (calls, admitted) = self.young.get(&marker).or_else(|| self.old.get(&marker)).copied().unwrap_or_default();
+        Turn { call: calls.saturating_add(1), admitted: admitted.saturating_add(1) }
     }
 }
 
@@ -78,6 +90,7 @@ mod tests {
     #[test]
     fn calls_are_counted_per_marker_and_refusals_apart() {
         let tally = Tally::default();
+        assert_eq!(tally.next(1), Turn { call: 1, admitted: 1 });
         assert_eq!(tally.count(1, true), Turn { call: 1, admitted: 1 });
         assert_eq!(tally.count(1, false), Turn { call: 2, admitted: 2 });
         assert_eq!(tally.count(1, true), Turn { call: 3, admitted: 2 });

@@ -6,6 +6,8 @@ mod azure;
 mod conduct;
 mod failing;
 mod late;
+mod limiting;
+mod outages;
 mod steering;
 mod streaming;
 
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use super::{Options, Simulator};
+use super::{Limits, Options, Simulator};
 
 /// The longest that a test waits for something that must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -34,6 +36,11 @@ fn client() -> &'static Client {
 
 async fn start(options: Options) -> Simulator {
     Simulator::start(options).await.unwrap()
+}
+
+/// Reads limits as a command line has them; nothing is no limits.
+fn limits(text: &str) -> Limits {
+    if text.is_empty() { Limits::default() } else { text.parse().unwrap() }
 }
 
 /// Starts a simulator whose every call meets these fault rules.

@@ -31,6 +31,24 @@ const SAMPLING_REMOVED: &str = "2026-10-21";
 /// Limits from which on the figure of what is left is rounded to thousands, as it always is there.
 const ROUNDED_FROM: u32 = 60_000;
 
+/// The names of the limit of input tokens.
+const INPUT: [&str; 3] = [
+    "anthropic-ratelimit-input-tokens-limit",
+    "anthropic-ratelimit-input-tokens-remaining",
+    "anthropic-ratelimit-input-tokens-reset",
+];
+
+/// The names of the limit of output tokens.
+const OUTPUT: [&str; 3] = [
+    "anthropic-ratelimit-output-tokens-limit",
+    "anthropic-ratelimit-output-tokens-remaining",
+    "anthropic-ratelimit-output-tokens-reset",
+];
+
+/// The names of the tightest limit of tokens.
+const ALL: [&str; 3] =
+    ["anthropic-ratelimit-tokens-limit", "anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset"];
+
 /// The one model that is listed; every model is answered.
 const MODELS: &str = r#"{"data":[{"type":"model","id":"simulated","display_name":"Simulated","created_at":"2026-11-23T01:00:00Z"}],"has_more":false,"first_id":"simulated","last_id":"simulated"}"#;
 
@@ -66,9 +84,9 @@ impl Dialect for Anthropic {
         read::read(route.operation().unwrap_or(Operation::Messages), is_without_sampling, body)
     }
 
-    /// The prompt alone: tokens of output are counted as they are produced, by a limit that is not simulated
-    /// (<https://platform.claude.com/docs/en/api/rate-limits>, read 2026-11-23). A cached prompt is taken in full, because
-    /// whether it was read is known later.
+    /// The prompt alone: tokens of output are counted as they are produced
+    /// (<https://platform.claude.com/docs/en/api/rate-limits>, read 2026-11-23). A cached prompt is taken in full; the
+    /// limit of input alone does without what is read.
     fn charge(&self, request: &Request<'_>) -> u64 {
         request.prompt_tokens().max(1)
     }
@@ -102,10 +120,10 @@ impl Dialect for Anthropic {
         insert(headers, HeaderName::from_static("request-id"), &request_id(figures.id));
         let organization = HeaderValue::from_static("00000000-0000-4000-8000-000000000000");
         headers.insert(HeaderName::from_static("anthropic-organization-id"), organization);
-        let Some(arrival) = figures.arrival else {
+        let Some(lefts) = figures.lefts else {
             return;
         };
-        if let Some(left) = &arrival.requests {
+        if let Some(left) = &lefts.requests {
             const NAMES: [&str; 3] = [
                 "anthropic-ratelimit-requests-limit",
                 "anthropic-ratelimit-requests-remaining",
@@ -113,23 +131,15 @@ impl Dialect for Anthropic {
             ];
             insert_left(headers, NAMES, left, &full_at(figures.now, left.reset));
         }
-        if let Some(left) = &arrival.tokens {
-            const INPUT: [&str; 3] = [
-                "anthropic-ratelimit-input-tokens-limit",
-                "anthropic-ratelimit-input-tokens-remaining",
-                "anthropic-ratelimit-input-tokens-reset",
-            ];
-            // The tightest of the limits on tokens: here there is but one.
-            const ALL: [&str; 3] = [
-                "anthropic-ratelimit-tokens-limit",
-                "anthropic-ratelimit-tokens-remaining",
-                "anthropic-ratelimit-tokens-reset",
-            ];
-            let remaining =
-                if left.limit >= ROUNDED_FROM { (left.remaining + 500) / 1_000 * 1_000 } else { left.remaining };
-            let left = Left { remaining, ..left.clone() };
-            for names in [INPUT, ALL] {
-                insert_left(headers, names, &left, &full_at(figures.now, left.reset));
+        // One limit of tokens is that of input, where this has none of its own.
+        let input = lefts.input_tokens.as_ref().or(lefts.tokens.as_ref());
+        let output = lefts.output_tokens.as_ref();
+        // Tokens alone are the tightest of all limits on them.
+        let all =
+            [&lefts.tokens, &lefts.input_tokens, &lefts.output_tokens].into_iter().flatten().min_by_key(tightness);
+        for (names, left) in [(INPUT, input), (OUTPUT, output), (ALL, all)] {
+            if let Some(left) = left {
+                insert_left(headers, names, &rounded(left), &full_at(figures.now, left.reset));
             }
         }
     }
@@ -151,6 +161,17 @@ impl Dialect for Anthropic {
 /// Writes the id of a request, which errors repeat in their bodies.
 fn request_id(id: u64) -> String {
     format!("req_sim{id:016x}")
+}
+
+/// Orders limits by the share of them that is left.
+fn tightness(left: &&Left) -> u128 {
+    u128::from(left.remaining) * 1_000_000 / u128::from(left.limit.max(1))
+}
+
+/// Rounds what is left of a larger limit of tokens to thousands.
+fn rounded(left: &Left) -> Left {
+    let remaining = if left.limit >= ROUNDED_FROM { (left.remaining + 500) / 1_000 * 1_000 } else { left.remaining };
+    Left { remaining, ..left.clone() }
 }
 
 /// Writes when a limit will be full: an absolute time in whole seconds, rounded up.

@@ -100,15 +100,15 @@ impl Dialect for Azure {
         }
         headers.insert(HeaderName::from_static("x-ms-rai-invoked"), HeaderValue::from_static("true"));
         headers.insert(HeaderName::from_static("azureml-model-session"), HeaderValue::from_static("simulated-1"));
-        let Some(arrival) = figures.arrival else {
+        let Some(lefts) = figures.lefts else {
             return;
         };
-        if let Some(left) = &arrival.requests {
+        if let Some(left) = &lefts.requests {
             const NAMES: [&str; 3] =
                 ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
             insert_left(headers, NAMES, left, &seconds(left.reset).to_string());
         }
-        if let Some(left) = &arrival.tokens {
+        if let Some(left) = &lefts.tokens {
             const NAMES: [&str; 3] =
                 ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
             insert_left(headers, NAMES, left, &seconds(left.reset).to_string());
@@ -149,6 +149,7 @@ fn words(route: &Route, refusal: &Refusal) -> Value {
         Reason::NoVersion | Reason::NoSuchPath { .. } => named("404", "Resource not found"),
         Reason::WrongMethod { .. } => named("405", "Method not allowed"),
         Reason::TooLarge { .. } => named("413", "Request body too large"),
+        Reason::Hidden { .. } => usual(refusal, None),
         Reason::Limited { refusal: limit, .. } => named("429", &limited(route, limit)),
         Reason::Malformed(_) | Reason::Script(_) | Reason::Steering(_) => json!({ "error": error::object(refusal) }),
     }
@@ -218,10 +219,11 @@ fn limited(route: &Route, refusal: &limit::Refusal) -> String {
     };
     let version = route.version.as_deref().unwrap_or("v1");
     let kind = match refusal.dimension {
-        Dimension::Requests => "call",
-        Dimension::Tokens => "token",
+        Dimension::Requests | Dimension::RequestsPerDay | Dimension::Parallel => "call",
+        Dimension::Tokens | Dimension::InputTokens | Dimension::OutputTokens => "token",
     };
     let again = match refusal.wait {
+        None if refusal.dimension == Dimension::Parallel => "Please retry later.".to_owned(),
         Some(wait) => format!("Please retry after {} seconds.", seconds(wait)),
         None => format!("The request needs {} of {}.", refusal.requested, refusal.limit),
     };

@@ -76,15 +76,15 @@ impl Dialect for OpenAi {
         insert(headers, HeaderName::from_static("x-request-id"), &format!("req_sim_{:016x}", figures.id));
         headers.insert(HeaderName::from_static("openai-processing-ms"), figures.elapsed_ms.into());
         headers.insert(HeaderName::from_static("openai-version"), HeaderValue::from_static("2020-10-01"));
-        let Some(arrival) = figures.arrival else {
+        let Some(lefts) = figures.lefts else {
             return;
         };
-        if let Some(left) = &arrival.requests {
+        if let Some(left) = &lefts.requests {
             const NAMES: [&str; 3] =
                 ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
             insert_left(headers, NAMES, left, &duration::go(left.reset));
         }
-        if let Some(left) = &arrival.tokens {
+        if let Some(left) = &lefts.tokens {
             const NAMES: [&str; 3] =
                 ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"];
             insert_left(headers, NAMES, left, &duration::go(left.reset));

@@ -16,6 +16,7 @@ fn rules_are_read_and_written() {
         ("529:0", "529:0"),
         ("timeout:0.01", "timeout:0.01"),
         ("reset", "reset:1"),
+        ("close:0.5", "close:0.5"),
         ("truncate:1", "truncate:1"),
         ("html:0.5", "html:0.5:status=502"),
         ("html:0.5:status=200", "html:0.5:status=200"),
@@ -41,6 +42,8 @@ fn rules_are_read_and_written() {
         ("bad_json", "bad_json:1"),
         ("no_json", "no_json:1"),
         ("echo", "echo:1"),
+        ("503:model=gpt-4o", "503:1:model=gpt-4o"),
+        ("429:0.1:retry-after=1:model=ft:gpt-4o:mill", "429:0.1:retry-after=1:model=ft:gpt-4o:mill"),
     ];
     for (text, written) in table {
         let rule: FaultRule = text.parse().unwrap();
@@ -51,8 +54,8 @@ fn rules_are_read_and_written() {
 
 #[test]
 fn a_wrong_rule_says_what_is_wrong() {
-    let names = "use a status from 400 to 599, timeout, reset, truncate, html, drip, empty, cut, error, stall, \
-                 keep_alive, slow, refusal, content_filter, length, tool_call, bad_json, no_json or echo";
+    let names = "use a status from 400 to 599, timeout, reset, close, truncate, html, drip, empty, cut, error, \
+                 stall, keep_alive, slow, refusal, content_filter, length, tool_call, bad_json, no_json or echo";
     let (nothing, success) = (format!("`` is no fault: {names}"), format!("`200` is no fault: {names}"));
     let table = [
         ("", nothing.as_str()),
@@ -66,6 +69,7 @@ fn a_wrong_rule_says_what_is_wrong() {
         ("slow:1:after=1", "slow has no option `after`"),
         ("keep_alive:count=-1", "`-1` is no value for count"),
         ("error:status=200", "`200` is no value for status"),
+        ("503:model=", "`model` names none"),
         ("refusal:token=1ms", "refusal has no option `token`"),
         ("429:1:retry-after=soon", "`soon` is not a duration: write it like 200ms, 1.5s or 2m"),
     ];
@@ -80,7 +84,7 @@ fn rates_add_up_in_one_draw() {
     let rules: Vec<FaultRule> = ["429:0.1", "500:0.2", "reset:0"].map(|text| text.parse().unwrap()).into();
     let (mut limited, mut failed, mut fine) = (0, 0, 0);
     for marker in 0..10_000 {
-        match FaultRule::choose(&rules, || Random::new(3, marker, 1, Purpose::Fault)) {
+        match FaultRule::choose(&rules, "m", || Random::new(3, marker, 1, Purpose::Fault)) {
             Some(fault) if *fault == status(429) => limited += 1,
             Some(fault) if *fault == status(500) => failed += 1,
             Some(fault) => panic!("{fault:?} has rate 0"),
@@ -90,6 +94,14 @@ fn rates_add_up_in_one_draw() {
     assert!((900..1_100).contains(&limited), "{limited}");
     assert!((1_850..2_150).contains(&failed), "{failed}");
     assert_eq!(limited + failed + fine, 10_000);
+}
+
+#[test]
+fn a_rule_for_a_model_leaves_the_others_alone() {
+    let rules: Vec<FaultRule> = ["503:model=dead", "500:0"].map(|text| text.parse().unwrap()).into();
+    let meets = |model| FaultRule::choose(&rules, model, || Random::new(3, 1, 1, Purpose::Fault));
+    assert_eq!(meets("dead"), Some(&status(503)));
+    assert_eq!(meets("alive"), None);
 }
 
 #[test]

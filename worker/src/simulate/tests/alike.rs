@@ -109,7 +109,7 @@ async fn a_script_decides_in_every_dialect() {
 async fn one_audit_and_one_log_see_the_calls_of_all_dialects() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("calls.jsonl");
-    let options = Options { rpm: Some(240), tpm: Some(60_000), log: Some(path.clone()), ..Options::default() };
+    let options = Options { limits: limits("rpm:240,tpm:60000"), log: Some(path.clone()), ..Options::default() };
     let simulator = start(options).await;
     let mut statuses = Vec::new();
     for api in APIS {
@@ -123,11 +123,11 @@ async fn one_audit_and_one_log_see_the_calls_of_all_dialects() {
     let control = simulator.control();
     until("all calls have ended", || control.stats().in_flight == 0).await;
     let stats = control.stats();
-    assert_eq!((stats.received, stats.peak_requests_per_minute), (6, 6));
+    assert_eq!((stats.received, stats.limits.rpm.peak_arrived), (6, 6));
     let limited = statuses.iter().filter(|status| **status == 429).count() as u64;
     assert_eq!(stats.refused, limited);
     // OpenAI counts the maximum, Azure the prompt too, Anthropic the prompt alone.
-    assert_eq!(stats.peak_tokens_per_minute, 3 * 1_000 + 1_002 + 2 + 1);
+    assert_eq!(stats.limits.tpm.peak_arrived, 3 * 1_000 + 1_002 + 2 + 1);
     simulator.shutdown().await;
     let seen: Vec<_> = lines(&path)
         .iter()

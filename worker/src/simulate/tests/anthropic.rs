@@ -37,7 +37,7 @@ async fn a_message_is_answered_with_anthropics_body_and_headers() {
 
 #[tokio::test]
 async fn tokens_are_counted_and_models_listed() {
-    let simulator = start(Options { rpm: Some(1), ..Options::default() }).await;
+    let simulator = start(Options { limits: limits("rpm:1"), ..Options::default() }).await;
     let mut body = message("job");
     for name in ["max_tokens", "metadata"] {
         body.as_object_mut().unwrap().remove(name);
@@ -185,7 +185,7 @@ async fn a_body_beyond_32_megabytes_is_too_large() {
 
 #[tokio::test]
 async fn limits_are_told_with_the_time_of_day() {
-    let simulator = start(Options { rpm: Some(1), tpm: Some(120_000), ..Options::default() }).await;
+    let simulator = start(Options { limits: limits("rpm:1,tpm:120000"), ..Options::default() }).await;
     let first = call(&simulator, "/v1/messages", &message("job")).send().await.unwrap();
     assert_eq!(header(&first, "anthropic-ratelimit-requests-remaining"), Some("0"));
     // 1,994 is rounded to thousands; the maximum of the answer does not count.

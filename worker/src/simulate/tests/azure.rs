@@ -126,7 +126,7 @@ async fn errors_come_in_all_of_azures_shapes() {
 
 #[tokio::test]
 async fn limits_are_told_in_whole_seconds() {
-    let simulator = start(Options { rpm: Some(1), tpm: Some(60_000), ..Options::default() }).await;
+    let simulator = start(Options { limits: limits("rpm:1,tpm:60000"), ..Options::default() }).await;
     let mut body = chat("job");
     body["max_tokens"] = 500.into();
     let first = ask_deployment(&simulator, &body).send().await.unwrap();
@@ -150,7 +150,7 @@ async fn limits_are_told_in_whole_seconds() {
     );
     assert!(message.ends_with(&format!("retry after {wait} seconds.")), "{message}");
 
-    simulator.control().set_limits(None, Some(60_000));
+    simulator.control().set_limits(limits("tpm:60000"));
     let unknown =
         call(&simulator, "/openai/v1/responses", &json!({ "model": "d", "input": "x" })).send().await.unwrap();
     assert_eq!(header(&unknown, "x-ratelimit-remaining-tokens"), Some("-1"));

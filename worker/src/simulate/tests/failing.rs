@@ -81,6 +81,30 @@ async fn a_reset_comes_before_any_byte() {
 }
 
 #[tokio::test]
+async fn a_closed_connection_carries_no_byte() {
+    let simulator = start_with_faults(&["close"]).await;
+    let mut stream = send_raw(&simulator, "job").await;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer.len(), 0);
+    assert_eq!(simulator.control().stats().by_outcome, BTreeMap::from([("close".to_owned(), 1)]));
+    simulator.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_model_can_be_dead_while_another_answers() {
+    let simulator = start_with_faults(&["503:1:model=gpt-dead", "503:1:model=prod"]).await;
+    let ask = |api: Api, model: &str| api.ask(&simulator, "Hello", json!({ "model": model }));
+    for api in APIS {
+        // At Azure it is the deployment that counts.
+        let dead = if api.name == "azure" { 503 } else { 200 };
+        assert_eq!(ask(api, "gpt-alive").await.status(), dead, "{api:?}");
+        assert_eq!(ask(api, "gpt-dead").await.status(), 503, "{api:?}");
+    }
+    simulator.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_truncated_body_is_half_of_what_was_promised() {
     let simulator = start_with_faults(&["truncate"]).await;
     let mut stream = send_raw(&simulator, "job").await;
@@ -175,7 +199,7 @@ async fn a_script_that_cannot_be_read_says_so() {
 
 #[tokio::test]
 async fn a_limit_refuses_with_the_wait_and_does_not_use_up_a_script() {
-    let simulator = start(Options { rpm: Some(1), tpm: Some(100_000), ..Options::default() }).await;
+    let simulator = start(Options { limits: limits("rpm:1,tpm:100000"), ..Options::default() }).await;
     let mut body = chat("job");
     body["metadata"]["simulate"] = "ok,500".into();
     let call = || post(&simulator, "/chat/completions", &body).send();
@@ -195,11 +219,11 @@ async fn a_limit_refuses_with_the_wait_and_does_not_use_up_a_script() {
     let error = json(second).await["error"].take();
     assert_eq!((error["type"].as_str(), error["code"].as_str()), (Some("requests"), Some("rate_limit_exceeded")));
 
-    simulator.control().set_limits(None, None);
+    simulator.control().set_limits(limits(""));
     assert_eq!(call().await.unwrap().status(), 500);
     let stats = simulator.control().stats();
     assert_eq!((stats.received, stats.refused), (3, 1));
-    assert_eq!((stats.peak_requests_per_minute, stats.breaches), (3, 1));
+    assert_eq!((stats.limits.rpm.peak_arrived, stats.limits.rpm.breaches), (3, 1));
     simulator.shutdown().await;
 }
 
@@ -214,7 +238,7 @@ async fn the_log_has_one_line_for_each_call_whatever_its_end() {
         latency: Duration::from_millis(5),
         jitter: Duration::from_millis(5),
         output_tokens: 1,
-        rpm: Some(60_000),
+        limits: limits("rpm:60000"),
         ..Options::default()
     })
     .await;

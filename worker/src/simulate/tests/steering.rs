@@ -21,7 +21,7 @@ async fn control_changes_what_later_calls_meet() {
     control.set_output_tokens(1);
     let answer = json(ask(&simulator, "job").await.unwrap()).await;
     assert_eq!(answer["usage"]["completion_tokens"], 1);
-    control.set_limits(Some(60), None);
+    control.set_limits(limits("rpm:60"));
     assert_eq!((status(&simulator, "job").await, status(&simulator, "job").await), (200, 429));
     simulator.shutdown().await;
 }

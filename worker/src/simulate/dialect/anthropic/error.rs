@@ -10,6 +10,13 @@ use super::request_id;
 use crate::simulate::limit::{self, Dimension};
 use crate::simulate::refusal::{Reason, Refusal};
 
+/// What is said where no limit is told.
+const LIMITED: &str = "This request would exceed your account's rate limit. Please try again later.";
+
+/// What is said of too many calls at once (<https://github.com/anthropics/anthropic-sdk-python/issues/496>, read
+/// 2026-11-23).
+const CONCURRENT: &str = "Number of concurrent connections has exceeded your rate limit. Please try again later or contact sales at https://www.anthropic.com/contact-sales to discuss your options for a rate limit increase.";
+
 /// Words a refusal.
 pub(super) fn envelope(refusal: &Refusal, id: u64) -> Value {
     let (message, code) = words(refusal);
@@ -46,6 +53,7 @@ fn words(refusal: &Refusal) -> (String, Option<&str>) {
         Reason::NoVersion => "anthropic-version: header is required",
         Reason::Malformed(malformed) => &malformed.message,
         Reason::Script(message) | Reason::Steering(message) => message,
+        Reason::Hidden { .. } => LIMITED,
         Reason::Limited { refusal, .. } => return (limited(refusal), None),
         Reason::TooLarge { .. } => "Request exceeds the maximum size",
         Reason::NoSuchPath { .. } => "Not Found",
@@ -93,10 +101,13 @@ fn usual<'a>(status: u16, code: Option<&'a str>, model: &str) -> (String, Option
 
 fn limited(refusal: &limit::Refusal) -> String {
     let what = match refusal.dimension {
-        Dimension::Requests => "requests",
-        Dimension::Tokens => "input tokens",
+        Dimension::Requests => "requests per minute",
+        Dimension::Tokens | Dimension::InputTokens => "input tokens per minute",
+        Dimension::OutputTokens => "output tokens per minute",
+        Dimension::RequestsPerDay => "requests per day",
+        Dimension::Parallel => return CONCURRENT.to_owned(),
     };
-    format!("This request would exceed your organization's rate limit of {} {what} per minute.", grouped(refusal.limit))
+    format!("This request would exceed your organization's rate limit of {} {what}.", grouped(refusal.limit))
 }
 
 /// Writes a number with commas between thousands.

@@ -79,6 +79,7 @@ pub(in crate::simulate::dialect) fn object(refusal: &Refusal) -> ErrorObject {
         },
         Reason::Script(message) => ErrorObject::new(REQUEST, message.clone()).code("invalid_script"),
         Reason::Limited { refusal, model } => limited(refusal, model),
+        Reason::Hidden { model } => usual(429, None, model),
         Reason::TooLarge { max_bytes } => ErrorObject::new(REQUEST, format!("The request is larger than {max_bytes} bytes.")),
         Reason::NoSuchPath { method, path } => ErrorObject::new(REQUEST, format!("Invalid URL ({method} {path})")),
         Reason::WrongMethod { method, path } => {
@@ -119,11 +120,19 @@ fn usual(status: u16, code: Option<&str>, model: &str) -> ErrorObject {
 
 fn limited(refusal: &limit::Refusal, model: &str) -> ErrorObject {
     let limit::Refusal { dimension, limit, requested, wait } = refusal;
+    // OpenAI limits neither input nor output alone, nor calls at once; those who imitate it do.
     let (kind, unit) = match dimension {
         Dimension::Requests => ("requests", "requests per min (RPM)"),
         Dimension::Tokens => ("tokens", "tokens per min (TPM)"),
+        Dimension::InputTokens => ("tokens", "input tokens per min (ITPM)"),
+        Dimension::OutputTokens => ("tokens", "output tokens per min (OTPM)"),
+        Dimension::RequestsPerDay => ("requests", "requests per day (RPD)"),
+        Dimension::Parallel => ("requests", "concurrent requests"),
     };
     let message = match wait {
+        None if *dimension == Dimension::Parallel => format!(
+            "Rate limit reached for {model} in organization org-simulated on {unit}: Limit {limit}, Requested {requested}."
+        ),
         Some(wait) => format!(
             "Rate limit reached for {model} in organization org-simulated on {unit}: Limit {limit}, Requested {requested}. Please try again in {}.",
             duration::go(*wait)
