@@ -204,6 +204,18 @@ pub struct EarlierAttempt {
     pub status: Option<u16>,
     /// Its message.
     pub message: String,
+    /// Where the run went after it, if it left its model group.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fell_back: Option<FellBack>,
+}
+
+/// That a run went on in another model group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FellBack {
+    /// The group.
+    pub to: String,
+    /// The calls until then that count against the retries.
+    pub attempts: u32,
 }
 
 /// An error as plain data. Its JSON is what tables, files and messages hold.
@@ -412,7 +424,13 @@ mod tests {
                 causes: causes.into_iter().map(|(kind, message)| Cause { kind, message }).collect(),
                 earlier: earlier
                     .into_iter()
-                    .map(|(attempt, class, status, message)| EarlierAttempt { attempt, class, status, message })
+                    .map(|(attempt, class, status, message)| EarlierAttempt {
+                        attempt,
+                        class,
+                        status,
+                        message,
+                        fell_back: None,
+                    })
                     .collect(),
                 ..ErrorRecord::new(class, message)
             }
@@ -484,8 +502,13 @@ mod tests {
         assert!(schema["$id"].as_str().unwrap().ends_with(&format!("/error/{SCHEMA_VERSION}")));
 
         let text = || Some("x".to_owned());
-        let earlier =
-            EarlierAttempt { attempt: 1, class: ErrorClass::Timeout, status: Some(408), message: String::new() };
+        let earlier = EarlierAttempt {
+            attempt: 1,
+            class: ErrorClass::Timeout,
+            status: Some(408),
+            message: String::new(),
+            fell_back: None,
+        };
         let full = ErrorRecord {
             status: Some(500),
             code: text(),

@@ -4,6 +4,7 @@
 //! one probe over all of them ends it ([`gristmill_common::quota`]). A pause holds here at once and is told with the next ask;
 //! a crash before that forgets it, and the next calls find it again.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,15 +41,44 @@ pub(crate) struct Gate {
     pub(crate) deployment: Deployment,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) ledger: Arc<Ledger>,
+    cooling: Cooling,
+    in_flight: AtomicU32,
+    latency_ms: AtomicU32,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
     /// Rung when there is something that the fleet should hear of at once.
     urgent: Arc<Notify>,
 }
 
+/// When a deployment is left alone beside what its pauses say: LiteLLM's rules, version 1.109.1 (`router_utils/cooldown_handlers.py`,
+/// read 2026-11).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cooling {
+    /// Whether other deployments of the group can take its calls.
+    pub(crate) has_others: bool,
+    /// How long.
+    pub(crate) length: Duration,
+    /// Failures in a minute that are allowed; without it, half of at least [`ENOUGH`] calls.
+    pub(crate) allowed_fails: Option<u32>,
+    /// Whether none of this counts.
+    pub(crate) disabled: bool,
+}
+
+/// Calls of a minute of which half must not fail.
+const ENOUGH: u32 = 5;
+
+/// Calls of a minute.
+#[derive(Debug)]
+struct Minute {
+    since: Instant,
+    calls: u32,
+    failures: u32,
+}
+
 #[derive(Debug)]
 struct State {
     mode: Mode,
+    minute: Minute,
     /// Moves with every change made here, so that an answer to what was told before is known to be old.
     version: u64,
     untold: Option<Pausing>,
@@ -115,13 +145,19 @@ impl Gate {
         deployment: Deployment,
         provider: Arc<dyn Provider>,
         ledger: Arc<Ledger>,
+        cooling: Cooling,
         urgent: Arc<Notify>,
     ) -> Arc<Self> {
-        let state = State { mode: Mode::OPEN, version: 0, untold: None, probed: None, again: false, fresh: true };
+        let minute = Minute { since: Instant::now(), calls: 0, failures: 0 };
+        let state =
+            State { mode: Mode::OPEN, minute, version: 0, untold: None, probed: None, again: false, fresh: true };
         Arc::new(Self {
             deployment,
             provider,
             ledger,
+            cooling,
+            in_flight: AtomicU32::new(0),
+            latency_ms: AtomicU32::new(0),
             state: Mutex::new(state),
             changed: watch::Sender::new(0),
             urgent,
@@ -133,8 +169,31 @@ impl Gate {
         matches!(self.lock().mode, Mode::Open { .. } | Mode::Ready { .. })
     }
 
+    /// Returns how many calls run.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Returns how long calls take of late; 0 where none was made.
+    pub(crate) fn latency_ms(&self) -> u32 {
+        self.latency_ms.load(Ordering::Relaxed)
+    }
+
+    /// Notes how long a call took.
+    pub(crate) fn took(&self, latency_ms: u32) {
+        let before = self.latency_ms();
+        let now = if before == 0 { latency_ms } else { before - before / 8 + latency_ms / 8 };
+        self.latency_ms.store(now.max(1), Ordering::Relaxed);
+    }
+
+    /// A call has ended.
+    pub(crate) fn ended(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Begins a call; returns whether it is the probe.
     pub(crate) fn begin(&self, now: Instant) -> bool {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
         let Mode::Ready { report } = &state.mode else { return false };
         state.mode = Mode::Probing { since: now, report: report.clone() };
@@ -256,6 +315,7 @@ impl Gate {
         });
         let mut state = self.lock();
         let was_open = state.mode.is_open();
+        let is_bad_minute = state.minute.is_bad(shown, self.cooling, Instant::now());
         match (&mut state.mode, shown) {
             (Mode::Open { works, faults, failures, refusals }, Shown::Works) => {
                 (*works, *faults, *failures, *refusals) = (true, 0, 0, 0);
@@ -269,14 +329,18 @@ impl Gate {
             }
             (Mode::Open { failures, .. }, Shown::Failed(error)) => {
                 *failures += 1;
-                if *failures >= FAILURES_IN_A_ROW {
+                if *failures >= FAILURES_IN_A_ROW && !self.cooling.disabled {
                     self.rest(&mut state, self.pausing(error, None));
+                } else if is_bad_minute {
+                    self.rest(&mut state, Pausing { refusal: false, ..self.pausing(error, Some(self.cooling.length)) });
                 }
             }
             (Mode::Open { refusals, .. }, Shown::Refused(error)) => {
                 *refusals += 1;
                 let wait = wait(error);
-                if wait >= LONG_WAIT || wait >= SHORT_WAIT && *refusals >= REFUSALS_IN_A_ROW {
+                if self.cooling.has_others && !self.cooling.disabled {
+                    self.rest(&mut state, self.pausing(error, Some(wait.max(self.cooling.length))));
+                } else if wait >= LONG_WAIT || wait >= SHORT_WAIT && *refusals >= REFUSALS_IN_A_ROW {
                     self.rest(&mut state, self.pausing(error, Some(wait)));
                 }
             }
@@ -329,7 +393,9 @@ impl Gate {
         let reason = match length {
             Some(length) => {
                 let first = error.message.lines().next().unwrap_or_default();
-                format!("it asked for a wait of {:.1} s ({}: {first})", length.as_secs_f64(), error.class)
+                let asked =
+                    if error.retry_after_ms.is_some() { "it asked for a wait" } else { "it is left alone for a time" };
+                format!("{asked} of {:.1} s ({}: {first})", length.as_secs_f64(), error.class)
             }
             None => complaint(&self.deployment, error),
         };
@@ -351,6 +417,25 @@ impl Gate {
         let until = Instant::now() + pausing.length.unwrap_or(FIRST_PAUSE);
         state.change(Mode::Resting { until, report });
         state.untold = Some(pausing);
+    }
+}
+
+impl Minute {
+    /// Counts a call; tells whether too many of its minute failed.
+    fn is_bad(&mut self, shown: &Shown<'_>, cooling: Cooling, now: Instant) -> bool {
+        if now - self.since >= Duration::from_secs(60) {
+            *self = Self { since: now, calls: 0, failures: 0 };
+        }
+        self.calls += 1;
+        self.failures += u32::from(matches!(shown, Shown::Failed(_) | Shown::Fault(_)));
+        let bad = match cooling.allowed_fails {
+            Some(allowed) => self.failures > allowed,
+            None => cooling.has_others && self.calls >= ENOUGH && self.failures * 2 > self.calls,
+        };
+        if bad {
+            *self = Self { since: now, calls: 0, failures: 0 };
+        }
+        bad && !cooling.disabled
     }
 }
 

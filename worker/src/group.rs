@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use gristmill_common::config::Strategy;
 use gristmill_common::job::LaneKey;
 
 use crate::gate::Gate;
 use crate::line::{Queue, Waiting};
 use crate::pace::Pace;
 use crate::quota::Size;
+use crate::route::Chooser;
 use crate::window::Window;
 
 /// Seconds of an account's rate of which jobs may wait here: more would be kept from other workers.
@@ -32,12 +34,19 @@ pub(crate) struct Group {
     most: usize,
     /// Bytes of messages that wait at most, in each lane.
     most_waiting_bytes: usize,
-    turn: AtomicUsize,
+    pub(crate) chooser: Chooser,
 }
 
 impl Group {
     /// Makes one of which `most` calls run at once at most.
-    pub(crate) fn new(name: Arc<str>, gates: Vec<Arc<Gate>>, window: Arc<Window>, most: usize) -> Self {
+    pub(crate) fn new(
+        name: Arc<str>,
+        gates: Vec<Arc<Gate>>,
+        strategy: Strategy,
+        window: Arc<Window>,
+        most: usize,
+    ) -> Self {
+        let chooser = Chooser::new(strategy, &gates);
         let most_waiting_bytes = window.most_bytes() / LaneKey::all(&name).count().max(1);
         Self {
             name,
@@ -49,7 +58,7 @@ impl Group {
             usual: Mutex::default(),
             most,
             most_waiting_bytes,
-            turn: AtomicUsize::new(0),
+            chooser,
         }
     }
 
@@ -83,10 +92,15 @@ impl Group {
         *self.usual.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns its gates' places in the order in which they are asked.
-    pub(crate) fn order(&self) -> impl Iterator<Item = usize> + use<> {
-        let (first, count) = (self.turn.fetch_add(1, Ordering::Relaxed), self.gates.len());
-        (0..count).map(move |n| (first + n) % count)
+    /// Measures a request, as well as it is worth here.
+    pub(crate) fn size(&self, body: &[u8]) -> Size {
+        let is_worth_it = |gate: &Arc<Gate>| gate.ledger.counts_tokens() || gate.deployment.max_input_tokens.is_some();
+        if self.gates.iter().any(is_worth_it) { Size::of_body(body) } else { Size::of_bytes(body.len()) }
+    }
+
+    /// Tells whether no call can start now for longer than it takes to ask.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.held_up().is_some()
     }
 
     /// Returns how many messages of a lane may wait for room, of at most `most`: as many as can start soon, half of it, since

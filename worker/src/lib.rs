@@ -19,7 +19,7 @@ use futures_util::FutureExt as _;
 use gristmill_common::backend::Backend;
 use gristmill_common::broker::{self, Broker};
 use gristmill_common::clock::Clock;
-use gristmill_common::config::{Config, Deployment};
+use gristmill_common::config::{Config, Deployment, FallbackKind, Routing};
 use gristmill_common::id::OwnerId;
 use gristmill_common::job::JobRef;
 use gristmill_common::retry::{Schedule, until_ok};
@@ -27,6 +27,7 @@ use gristmill_common::store::{self, Store, WorkerInfo};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 
+mod decision;
 mod examine;
 mod flush;
 mod gate;
@@ -41,6 +42,7 @@ mod pace;
 mod pipeline;
 pub mod provider;
 mod quota;
+mod route;
 mod session;
 pub mod simulate;
 mod slot;
@@ -53,7 +55,7 @@ pub use examine::{Examined, examine};
 pub use gristmill_common as common;
 pub use tokio_util::sync::CancellationToken;
 
-use gate::Gate;
+use gate::{Cooling, Gate};
 use group::Group;
 use health::Health;
 use hooks::Hooks;
@@ -61,6 +63,7 @@ use keeper::Keeper;
 use lease::Lease;
 use line::Line;
 use quota::{Account, Accounts, Ledger};
+use route::Routes;
 use session::Session;
 use slot::Slots;
 use window::Window;
@@ -80,8 +83,12 @@ pub struct Options {
     pub broker: Arc<dyn Broker>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// What it may call.
+    /// What it serves.
     pub deployments: Vec<Deployment>,
+    /// What it may call beside them: the groups that [`Self::routing`] falls back to. Default: nothing.
+    pub spare: Vec<Deployment>,
+    /// How calls are spread and where they go when one fails. Default: by weight, and nowhere.
+    pub routing: Arc<Routing>,
     /// Calls that run at once at most. Default 128.
     pub concurrency: u32,
     /// Retries after the first call, for jobs that do not say. Default 5.
@@ -143,6 +150,8 @@ impl Options {
             broker,
             clock,
             deployments,
+            spare: Vec::new(),
+            routing: Arc::default(),
             concurrency: 128,
             num_retries: 5,
             lease: Duration::from_secs(15),
@@ -164,6 +173,8 @@ impl Options {
     pub fn from_config(config: &Config, backend: &Backend, deployments: Vec<Deployment>) -> Result<Self, Error> {
         let broker = backend.broker.clone().ok_or(Error::NoQueue)?;
         Ok(Self {
+            spare: spare(config, &deployments),
+            routing: Arc::new(config.routing().clone()),
             concurrency: config.concurrency,
             num_retries: config.num_retries,
             lease: config.lease_ttl,
@@ -229,7 +240,9 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     };
     options.store.check_schema().await?;
     let urgent = Arc::new(Notify::new());
-    let (groups, accounts) = serve(&options, &urgent)?;
+    let (groups, spare, accounts) = serve(&options, &urgent)?;
+    let all: Vec<Arc<Group>> = groups.iter().chain(&spare).cloned().collect();
+    let routes = Arc::new(Routes::new(Arc::clone(&options.routing), &all));
     let names: Vec<String> = groups.iter().map(|group| group.name.to_string()).collect();
     let declare = || options.broker.declare(&names);
     match until_ok(Schedule::RECONNECT, &drain, declare, broker::Error::is_transient, |_, _| {}).await {
@@ -243,7 +256,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     let uncommitted = Slots::new(MOST_UNCOMMITTED * concurrency, Arc::clone(&bell));
     let last_chances = Slots::new(1, Arc::clone(&bell));
     let calls = Slots::new(concurrency, Arc::clone(&bell));
-    let line = Arc::new(Line::new(groups.clone(), calls, uncommitted.clone(), concurrency, bell));
+    let line = Arc::new(Line::new(all.clone(), calls, uncommitted.clone(), concurrency, bell));
     let finishing = TaskTracker::new();
     let keeping = TaskTracker::new();
     let stop_keeping = CancellationToken::new();
@@ -289,6 +302,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
             max_deaths: options.max_deaths,
             settled,
             line: Arc::clone(&line),
+            routes: Arc::clone(&routes),
             last_chances: last_chances.clone(),
             in_flight: Arc::clone(&in_flight),
         });
@@ -301,7 +315,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
             uncommitted.clone(),
             give_up.clone(),
         );
-        let ended = one_session(&options, &groups, session, flusher, give_up, &finishing).await?;
+        let ended = one_session(&options, &groups, &all, session, flusher, give_up, &finishing).await?;
         if matches!(ended, Ended::Drained) {
             break;
         }
@@ -316,12 +330,42 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     Ok(())
 }
 
+/// Returns the deployments of the groups that those of `deployments` may fall back to, and these again. One that cannot be called
+/// is told of and left out: nobody asked for it by name.
+fn spare(config: &Config, deployments: &[Deployment]) -> Vec<Deployment> {
+    let routing = config.routing();
+    let served: Vec<Arc<str>> = deployments.iter().map(|deployment| Arc::clone(&deployment.group)).collect();
+    let mut wanted: Vec<Arc<str>> = Vec::new();
+    for group in &served {
+        for kind in [FallbackKind::General, FallbackKind::ContextWindow, FallbackKind::ContentPolicy] {
+            for next in routing.fallbacks_of(group, kind) {
+                if !served.contains(next) && !wanted.contains(next) {
+                    wanted.push(Arc::clone(next));
+                }
+            }
+        }
+    }
+    let mut spare = Vec::new();
+    for group in wanted {
+        match config.deployments_for(&[&group]) {
+            Ok(found) => spare.extend(found),
+            Err(error) => tracing::warn!(%error, %group, "a group to fall back to cannot be called"),
+        }
+    }
+    spare
+}
+
+/// The groups that are served, those that are only fallen back to, and the accounts of them all.
+type Served = (Vec<Arc<Group>>, Vec<Arc<Group>>, Vec<Account>);
+
 /// Builds the gates and windows of all model groups, and the accounts that they share.
-fn serve(options: &Options, urgent: &Arc<Notify>) -> Result<(Vec<Arc<Group>>, Vec<Account>), Error> {
+fn serve(options: &Options, urgent: &Arc<Notify>) -> Result<Served, Error> {
     let http = provider::Http::new(options.max_response_bytes);
+    let routing = &options.routing;
     let mut gates: BTreeMap<Arc<str>, Vec<Arc<Gate>>> = BTreeMap::new();
     let mut accounts: BTreeMap<Arc<str>, Account> = BTreeMap::new();
-    for deployment in &options.deployments {
+    let all = || options.deployments.iter().chain(&options.spare);
+    for deployment in all() {
         let provider = match options.hooks.provider(deployment) {
             Some(provider) => provider?,
             None => provider::build(deployment, &http, Arc::clone(&options.clock))?,
@@ -330,7 +374,13 @@ fn serve(options: &Options, urgent: &Arc<Notify>) -> Result<(Vec<Arc<Group>>, Ve
             ledger: Ledger::new(Arc::clone(&deployment.account), deployment.limits),
             gates: Vec::new(),
         });
-        let gate = Gate::new(deployment.clone(), provider, Arc::clone(&account.ledger), Arc::clone(urgent));
+        let cooling = Cooling {
+            has_others: all().filter(|other| other.group == deployment.group).count() > 1,
+            length: deployment.cooldown.unwrap_or(routing.cooldown),
+            allowed_fails: deployment.allowed_fails.or(routing.allowed_fails),
+            disabled: routing.disable_cooldowns,
+        };
+        let gate = Gate::new(deployment.clone(), provider, Arc::clone(&account.ledger), cooling, Arc::clone(urgent));
         account.gates.push(Arc::clone(&gate));
         gates.entry(Arc::clone(&deployment.group)).or_default().push(gate);
     }
@@ -341,8 +391,11 @@ fn serve(options: &Options, urgent: &Arc<Notify>) -> Result<(Vec<Arc<Group>>, Ve
     // A slow or dead model leaves some slots to each of the others.
     let kept = concurrency / (2 * gates.len().max(1));
     let most = (concurrency - kept * (gates.len().max(1) - 1)).max(1);
-    let group = |(name, gates)| Arc::new(Group::new(name, gates, Window::new(most_jobs, most_bytes), most));
-    Ok((gates.into_iter().map(group).collect(), accounts.into_values().collect()))
+    let group =
+        |(name, gates)| Arc::new(Group::new(name, gates, routing.strategy, Window::new(most_jobs, most_bytes), most));
+    let is_served = |group: &Arc<Group>| options.deployments.iter().any(|deployment| deployment.group == group.name);
+    let (served, spare) = gates.into_iter().map(group).partition(is_served);
+    Ok((served, spare, accounts.into_values().collect()))
 }
 
 async fn register(
@@ -395,6 +448,7 @@ enum Ended {
 async fn one_session(
     options: &Options,
     groups: &[Arc<Group>],
+    all: &[Arc<Group>],
     session: Arc<Session>,
     flusher: impl Future<Output = ()> + Send + 'static,
     give_up: CancellationToken,
@@ -412,7 +466,7 @@ async fn one_session(
         let (store, lease, in_flight) =
             (Arc::clone(&session.store), Arc::clone(&session.lease), Arc::clone(&session.in_flight));
         let (stop, ttl, every) = (stop_renewing.clone(), options.lease, options.renew_interval);
-        let gates: Vec<Arc<Gate>> = groups.iter().flat_map(|group| group.gates.iter().cloned()).collect();
+        let gates: Vec<Arc<Gate>> = all.iter().flat_map(|group| group.gates.iter().cloned()).collect();
         async move {
             lease.keep(&*store, ttl, every, &gates, || in_flight.load(Ordering::Relaxed), &stop).await;
         }

@@ -1,25 +1,28 @@
-//! The way of one admitted job: acquire → re-check → call → decide → settle.
+//! The way of one admitted job: acquire → re-check → call → decide → settle, and again in another group where it may go on there.
 //!
-//! Owns the decision of what an outcome means for the job. Holds no lock and no transaction across the call. If the process
+//! Owns the steps and their order; `decision` says what an error means, `route` where a call goes. Holds no lock and no transaction across the call. If the process
 //! dies anywhere in here, the job's live row returns it to the queue when the owner's lease has run out.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use gristmill_common::config::{Deployment, Dialect};
 use gristmill_common::failpoint;
-use gristmill_common::failure::{Disposition, EarlierAttempt, ErrorClass, ErrorRecord};
+use gristmill_common::failure::{Disposition, EarlierAttempt, ErrorClass, ErrorRecord, FellBack};
 use gristmill_common::outcome::{AttemptRecord, CostBasis, JobResult, Status};
 use gristmill_common::quota::{Dimension, Told};
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{self, End, Settlement, Ticket, Wake};
 
+use crate::decision::{Allowed, Next, Spent, decide};
 use crate::gate::{Gate, Shown};
 use crate::group::Group;
 use crate::hooks::HookCall;
-use crate::line::{Answer, Permit};
+use crate::line::{Answer, Permit, Wish};
 use crate::provider::{Call, Cooldown, Limit, Reply, Tokens, Verdict};
+use crate::route;
 use crate::session::Session;
 use crate::tokens::Teller;
 use crate::window::Place;
@@ -28,8 +31,6 @@ use crate::window::Place;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long it waits here for its account's limits: a worker takes no more jobs than can start sooner, but limits change.
 const QUOTA_PATIENCE: Duration = Duration::from_secs(30);
-/// Faults of deployments that one job may meet while others are answered; then the fault is taken to be the job's own.
-const MOST_FAULTS: u32 = 5;
 /// Earlier attempts that a live row and an error keep.
 const MOST_EARLIER: usize = 8;
 
@@ -42,8 +43,8 @@ enum Early {
     Paused(Duration),
     /// Limits let nothing start for longer than a job waits.
     Waiting,
-    /// It is larger than a limit.
-    TooLarge(String),
+    /// No deployment of its group can ever take it.
+    Never(Box<ErrorRecord>),
     /// Its batch was cancelled.
     Cancelled,
     /// Its deadline has passed.
@@ -53,41 +54,129 @@ enum Early {
 }
 
 /// Works one job to its settlement; `None` if it belongs to another owner now.
-pub(crate) async fn work(session: &Session, group: &Group, ticket: &Ticket, place: &mut Place) -> Option<Settlement> {
-    let mut permit = match acquire(session, group, ticket).await {
-        Ok(permit) => permit,
-        Err(early) => return early.settle(session, group, ticket),
-    };
-    if let Err(early) = confess(session, ticket).await {
-        return early.settle(session, group, ticket);
+///
+/// A call that failed for good may be followed by one in another group: all of them are committed together.
+pub(crate) async fn work(
+    session: &Session,
+    home: &Arc<Group>,
+    ticket: &Ticket,
+    place: &mut Place,
+) -> Option<Settlement> {
+    let mut attempts = Vec::new();
+    let mut ticket = Cow::Borrowed(ticket);
+    let mut group = session.routes.current(home, &ticket.earlier);
+    loop {
+        if group.is_held_up()
+            && let Some(open) = session.routes.open_instead(home, &ticket.earlier)
+        {
+            group = open;
+        }
+        let ended = match once(session, &group, &ticket, place).await {
+            Ok(ended) => ended,
+            Err(early) => {
+                let Some((error, next)) = early.fall_back(session, home, &group, &ticket) else {
+                    let mut settlement = early.settle(session, &group, &ticket)?;
+                    settlement.attempts = attempts;
+                    return Some(settlement);
+                };
+                ticket = Cow::Owned(moved_on(&ticket, &error, &next, None));
+                group = next;
+                continue;
+            }
+        };
+        let Ended { gate, mut settlement } = ended;
+        let fallback = fallback(session, home, &ticket, &settlement);
+        observe(session, &gate, &ticket, &settlement, fallback.is_some());
+        attempts.append(&mut settlement.attempts);
+        let Some((error, next)) = fallback else {
+            settlement.attempts = attempts;
+            return Some(settlement);
+        };
+        ticket = Cow::Owned(moved_on(&ticket, &error, &next, attempts.last()));
+        group = next;
     }
-    if let Err(early) = recheck(session, ticket).await {
-        return early.settle(session, group, ticket);
-    }
+}
+
+/// A call that was made, and what it would mean if no other group could be asked.
+struct Ended {
+    gate: Arc<Gate>,
+    settlement: Settlement,
+}
+
+/// Makes one call.
+async fn once(session: &Session, group: &Arc<Group>, ticket: &Ticket, place: &mut Place) -> Result<Ended, Early> {
+    let mut permit = acquire(session, group, ticket).await?;
+    confess(session, ticket).await?;
+    recheck(session, ticket).await?;
     place.keep(permit.uncommitted());
     permit.called();
     let started_at = session.clock.now();
     let reply = call(session, &permit, ticket).await;
     group.pace.ended();
     permit.settle(session.line.estimator(), &reply.usage);
-    permit.gate().ledger.tell(told(&permit.gate().deployment, &reply.limits));
-    let settlement = settle(session, permit.gate(), ticket, started_at, &reply);
-    observe(session, permit.gate(), ticket, &settlement);
-    permit.finish(&shown(&reply));
-    Some(settlement)
+    let gate = Arc::clone(permit.gate());
+    gate.ledger.tell(told(&gate.deployment, &reply.limits));
+    let settlement = settle(session, &gate, ticket, started_at, &reply);
+    permit.finish(&shown(&reply), reply.latency_ms);
+    Ok(Ended { gate, settlement })
+}
+
+/// Returns the group that a run goes on with at once, and why.
+fn fallback(
+    session: &Session,
+    home: &Group,
+    ticket: &Ticket,
+    settlement: &Settlement,
+) -> Option<(ErrorRecord, Arc<Group>)> {
+    let error = settlement.attempts.last()?.error.as_deref()?;
+    let is_over = match &settlement.end {
+        End::Result(_) => true,
+        // What only a person can mend is not waited for where another group is open.
+        End::Wake(_) => error.disposition() == Disposition::DeploymentFault,
+    };
+    let next = is_over.then(|| session.routes.next(home, &ticket.earlier, error)).flatten()?;
+    (matches!(settlement.end, End::Result(_)) || !next.is_held_up()).then(|| (error.clone(), next))
+}
+
+/// Returns the ticket with which a run goes on in another group.
+fn moved_on(ticket: &Ticket, error: &ErrorRecord, next: &Group, made: Option<&AttemptRecord>) -> Ticket {
+    let mut ticket = ticket.clone();
+    if let Some(made) = made {
+        ticket.calls = made.attempt;
+        ticket.attempts += u32::from(made.counted);
+    }
+    let fell_back = FellBack { to: next.name.to_string(), attempts: ticket.attempts };
+    ticket.earlier.push(EarlierAttempt { fell_back: Some(fell_back), ..earlier(ticket.calls, error) });
+    route::keep_newest(&mut ticket.earlier, MOST_EARLIER);
+    ticket
+}
+
+fn earlier(attempt: u32, error: &ErrorRecord) -> EarlierAttempt {
+    EarlierAttempt {
+        attempt,
+        class: error.class.clone(),
+        status: error.status,
+        message: error.message.chars().take(300).collect(),
+        fell_back: None,
+    }
 }
 
 /// Waits in the line for the right to make a call.
 async fn acquire(session: &Session, group: &Group, ticket: &Ticket) -> Result<Permit, Early> {
     let (job, request) = (&ticket.job, &ticket.request);
-    let answer = session.line.enter(group, job.lane.priority, job.batch, &request.body);
+    let size = group.size(&request.body);
+    let fit = route::fit(&session.routes.routing, &group.gates, &request.options, size)
+        .map_err(|unfit| Early::Never(Box::new(unfit.error(&group.name))))?;
+    let answer = session.line.enter(group, job.lane.priority, job.batch, Wish { size, fit });
     tokio::select! {
         biased;
         () = session.lease.lost.cancelled() => Err(Early::Lost),
         () = session.drain.cancelled() => Err(Early::Released),
         answer = answer => match answer {
             Ok(Answer::Go(permit)) => Ok(*permit),
-            Ok(Answer::TooLarge(why)) => Err(Early::TooLarge(why)),
+            Ok(Answer::TooLarge(why)) => {
+                Err(Early::Never(Box::new(ErrorRecord::new(ErrorClass::RequestTooLarge, why))))
+            }
             Err(_) => Err(Early::Released),
         },
         pause = group.paused_longer_than(PATIENCE) => Err(Early::Paused(pause)),
@@ -177,10 +266,11 @@ fn hook_call<'a>(gate: &'a Gate, ticket: &'a Ticket) -> HookCall<'a> {
 }
 
 /// Shows observers how the call's job goes on.
-fn observe(session: &Session, gate: &Gate, ticket: &Ticket, settlement: &Settlement) {
+fn observe(session: &Session, gate: &Gate, ticket: &Ticket, settlement: &Settlement, falls_back: bool) {
     let call = hook_call(gate, ticket);
     let error = settlement.attempts.last().and_then(|attempt| attempt.error.as_deref());
     session.hooks.observe(|observer| match (&settlement.end, error) {
+        (_, Some(error)) if falls_back => observer.on_retry(call, error, Duration::ZERO),
         (End::Result(result), _) => observer.on_result(call, result),
         (End::Wake(wake), Some(error)) => observer.on_retry(call, error, wake.after),
         (End::Wake(_), None) => {}
@@ -290,9 +380,11 @@ fn after_error(
     disposition: Disposition,
     error: &ErrorRecord,
 ) -> End {
-    let num_retries = ticket.request.options.num_retries.or(gate.deployment.num_retries).unwrap_or(session.num_retries);
     let spent = Spent { attempts: ticket.attempts, calls: ticket.calls, faults: ticket.faults };
-    let allowed = Allowed::of(u32::from(num_retries), error, &ticket.earlier);
+    let own = ticket.request.options.num_retries;
+    let usual = gate.deployment.num_retries.unwrap_or(session.num_retries);
+    let (routing, group) = (&session.routes.routing, &gate.deployment.group);
+    let allowed = Allowed::of(routing, group, own, usual, error, &ticket.earlier);
     match decide(disposition, error, spent, allowed, gate.works(), gate.paused_for()) {
         Next::Fail(verdict) => {
             let error = ErrorRecord { verdict: Some(verdict), earlier: ticket.earlier.clone(), ..error.clone() };
@@ -304,109 +396,35 @@ fn after_error(
                 Disposition::DeploymentFault => gate.fault(error),
                 _ => reason,
             };
-            let mut earlier = ticket.earlier.clone();
-            earlier.push(EarlierAttempt {
-                attempt: attempt.attempt,
-                class: error.class.clone(),
-                status: error.status,
-                message: error.message.chars().take(300).collect(),
-            });
-            let excess = earlier.len().saturating_sub(MOST_EARLIER);
-            earlier.drain(..excess);
+            let mut kept = ticket.earlier.clone();
+            kept.push(earlier(attempt.attempt, error));
+            route::keep_newest(&mut kept, MOST_EARLIER);
             End::Wake(Wake {
                 after,
                 reason,
                 calls: spent.calls,
                 attempts: spent.attempts,
                 faults: spent.faults,
-                earlier,
+                earlier: kept,
             })
         }
     }
 }
 
-/// What a run has used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Spent {
-    attempts: u32,
-    calls: u32,
-    faults: u32,
-}
-
-/// What a run whose last call ended with an error may use up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Allowed {
-    /// Calls that count, over the whole run.
-    attempts: u32,
-    /// Retries for errors of this class, if they are fewer, and those that were made.
-    alike: Option<(u32, u32)>,
-}
-
-impl Allowed {
-    /// Reads it off the configured retries, the error, and those of the earlier calls that are kept.
-    fn of(num_retries: u32, error: &ErrorRecord, earlier: &[EarlierAttempt]) -> Self {
-        let made = || earlier.iter().filter(|earlier| earlier.class == error.class).count();
-        let alike = Verdict::of(error).most_retries.map(|most| (most, u32::try_from(made()).unwrap_or(u32::MAX)));
-        Self { attempts: num_retries + 1, alike }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Next {
-    Fail(String),
-    Wake { after: Duration, reason: String, spent: Spent },
-}
-
-/// Decides from what was spent before this call. `others_work`: the deployment answers other jobs.
-fn decide(
-    disposition: Disposition,
-    error: &ErrorRecord,
-    before: Spent,
-    allowed: Allowed,
-    others_work: bool,
-    paused_for: Duration,
-) -> Next {
-    let asked = error.retry_after_ms.map(Duration::from_millis);
-    let spent = Spent { calls: before.calls + 1, ..before };
-    match disposition {
-        Disposition::Final => Next::Fail(format!("not retried: {} is not retryable", error.class)),
-        Disposition::Retry => {
-            let spent = Spent { attempts: before.attempts + 1, ..spent };
-            if spent.attempts >= allowed.attempts {
-                return Next::Fail(format!("gave up after {} of {} attempts", spent.attempts, allowed.attempts));
-            }
-            if let Some((most, made)) = allowed.alike
-                && made >= most
-            {
-                let class = &error.class;
-                return Next::Fail(format!(
-                    "gave up after {} attempts: {class} is retried {most}× at most",
-                    spent.attempts
-                ));
-            }
-            let after = Schedule::CALLS.delay_at_least(spent.attempts, asked);
-            Next::Wake { after, reason: format!("retry after {}", error.class), spent }
-        }
-        Disposition::RetryUncounted => {
-            let refusals = spent.calls.saturating_sub(spent.attempts);
-            let after = Schedule::CALLS.delay_at_least(refusals, asked);
-            Next::Wake { after, reason: "rate limited by the provider".to_owned(), spent }
-        }
-        Disposition::DeploymentFault => {
-            let spent = Spent { faults: before.faults + 1, ..spent };
-            if others_work && spent.faults >= MOST_FAULTS {
-                return Next::Fail(format!(
-                    "met {} {} times while other jobs were answered",
-                    error.class, spent.faults
-                ));
-            }
-            let after = paused_for + Schedule::CALLS.delay_at_least(spent.faults.min(3), asked);
-            Next::Wake { after, reason: format!("the deployment answered {}", error.class), spent }
-        }
-    }
-}
-
 impl Early {
+    /// Returns the group that a run goes on with that its own can never take, and why.
+    fn fall_back(
+        &self,
+        session: &Session,
+        home: &Group,
+        group: &Group,
+        ticket: &Ticket,
+    ) -> Option<(ErrorRecord, Arc<Group>)> {
+        let Self::Never(error) = self else { return None };
+        let next = session.routes.next(home, &ticket.earlier, error)?;
+        (next.name != group.name).then(|| ((**error).clone(), next))
+    }
+
     fn settle(self, session: &Session, group: &Group, ticket: &Ticket) -> Option<Settlement> {
         // Who looks later finds why the job waits, also when this process has ended.
         let wake = |after, reason: &str| {
@@ -424,10 +442,7 @@ impl Early {
             Self::Released => wake(Duration::ZERO, "released"),
             Self::Paused(pause) => wake(pause + Schedule::CALLS.delay(2), "deployment paused"),
             Self::Waiting => wake(Schedule::CALLS.delay(4), &format!("waits for the rate limit ({})", group.limits())),
-            Self::TooLarge(why) => {
-                let error = ErrorRecord::new(ErrorClass::RequestTooLarge, why);
-                return Some(without_answer(session, ticket, Status::Failed, error));
-            }
+            Self::Never(error) => return Some(without_answer(session, ticket, Status::Failed, *error)),
             Self::Cancelled => return Some(cancelled(session, ticket)),
             Self::Expired => return Some(expired(session, ticket)),
         };
@@ -460,97 +475,4 @@ fn without_answer(session: &Session, ticket: &Ticket, status: Status, error: Err
         ..JobResult::without_answer(status, error, ticket.calls, session.clock.now())
     };
     Settlement { job: ticket.job.clone(), attempts: Vec::new(), end: End::Result(Box::new(result)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FRESH: Spent = Spent { attempts: 0, calls: 0, faults: 0 };
-
-    fn error(class: ErrorClass) -> ErrorRecord {
-        ErrorRecord::new(class, "m")
-    }
-
-    fn next(class: ErrorClass, before: Spent, others_work: bool) -> Next {
-        let error = error(class);
-        decide(error.class.disposition(), &error, before, Allowed::of(2, &error, &[]), others_work, Duration::ZERO)
-    }
-
-    #[test]
-    fn faults_of_the_request_end_the_run_at_once() {
-        for class in [ErrorClass::BadRequest, ErrorClass::UnprocessableEntity, ErrorClass::ContentPolicyViolation] {
-            assert!(matches!(next(class, FRESH, true), Next::Fail(_)));
-        }
-    }
-
-    #[test]
-    fn transient_errors_come_back_until_the_attempts_are_spent() {
-        let mut spent = FRESH;
-        for attempt in 1..=3 {
-            match next(ErrorClass::InternalServer, spent, true) {
-                Next::Wake { spent: after, .. } => {
-                    assert!(attempt < 3);
-                    assert_eq!(after, Spent { attempts: attempt, calls: attempt, faults: 0 });
-                    spent = after;
-                }
-                Next::Fail(verdict) => {
-                    assert_eq!(attempt, 3);
-                    assert_eq!(verdict, "gave up after 3 of 3 attempts");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn answers_that_are_none_are_asked_for_less_often_than_the_retries_allow() {
-        let (schema, answer, server) =
-            (ErrorClass::JsonSchemaValidation, ErrorClass::ApiResponseValidation, ErrorClass::InternalServer);
-        let (schema_s, answer_s) =
-            ("JSONSchemaValidationError is retried 1× at most", "APIResponseValidationError is retried 2× at most");
-        for (num_retries, classes, verdict) in [
-            (9, vec![&schema; 2], format!("gave up after 2 attempts: {schema_s}")),
-            (9, vec![&answer; 3], format!("gave up after 3 attempts: {answer_s}")),
-            (9, vec![&server, &answer, &schema, &schema], format!("gave up after 4 attempts: {schema_s}")),
-            (9, vec![&server; 10], "gave up after 10 of 10 attempts".to_owned()),
-            (0, vec![&schema], "gave up after 1 of 1 attempts".to_owned()),
-            (1, vec![&answer; 2], "gave up after 2 of 2 attempts".to_owned()),
-        ] {
-            let mut earlier: Vec<EarlierAttempt> = Vec::new();
-            let mut spent = FRESH;
-            for (attempt, class) in (1..).zip(&classes) {
-                let error = error((*class).clone());
-                let allowed = Allowed::of(num_retries, &error, &earlier);
-                match decide(error.disposition(), &error, spent, allowed, true, Duration::ZERO) {
-                    Next::Wake { spent: after, .. } => spent = after,
-                    Next::Fail(why) => assert_eq!((earlier.len() + 1, why), (classes.len(), verdict.clone())),
-                }
-                earlier.push(EarlierAttempt { attempt, class: error.class, status: None, message: String::new() });
-            }
-            assert_eq!(spent.attempts as usize, classes.len() - 1, "the last one ended it: {classes:?}");
-        }
-    }
-
-    #[test]
-    fn refusals_do_not_use_attempts_and_wait_at_least_as_asked() {
-        let error = ErrorRecord { retry_after_ms: Some(7_000), ..error(ErrorClass::RateLimit) };
-        let mut spent = FRESH;
-        for call in 1..50 {
-            let allowed = Allowed::of(2, &error, &[]);
-            let next = decide(error.class.disposition(), &error, spent, allowed, true, Duration::ZERO);
-            let Next::Wake { after, spent: now, .. } = next else { panic!("a refusal never ends a run") };
-            assert!(after >= Duration::from_secs(7));
-            assert_eq!(now, Spent { attempts: 0, calls: call, faults: 0 });
-            spent = now;
-        }
-    }
-
-    #[test]
-    fn a_deployments_fault_keeps_the_job_unless_others_are_answered() {
-        let many = Spent { attempts: 0, calls: 90, faults: 90 };
-        assert!(matches!(next(ErrorClass::Authentication, many, false), Next::Wake { .. }));
-        let four = Spent { attempts: 0, calls: 4, faults: 4 };
-        assert!(matches!(next(ErrorClass::PermissionDenied, four, true), Next::Fail(_)));
-        assert!(matches!(next(ErrorClass::PermissionDenied, FRESH, true), Next::Wake { .. }));
-    }
 }

@@ -15,6 +15,7 @@ use crate::health::Health;
 use crate::hooks::Hooks;
 use crate::lease::Lease;
 use crate::line::Line;
+use crate::route::Routes;
 use crate::slot::{Slot, Slots};
 use crate::window::Place;
 
@@ -36,6 +37,7 @@ pub(crate) struct Session {
     pub(crate) max_deaths: u32,
     pub(crate) settled: mpsc::UnboundedSender<Settled>,
     pub(crate) line: Arc<Line>,
+    pub(crate) routes: Arc<Routes>,
     /// One call at a time of jobs that one more death would end: then it is known which job it was.
     pub(crate) last_chances: Slots,
     pub(crate) in_flight: Arc<AtomicU32>,

@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use crate::failure::ErrorClass;
 
 use super::file::Section;
@@ -20,38 +18,27 @@ pub type RetryPolicy = ByClass<u16>;
 pub type AllowedFailsPolicy = ByClass<u32>;
 
 /// A number for each class of error that has one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ByClass<T> {
     /// `BadRequestError…`: the request is wrong, also by its length, parameters or size.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub bad_request: Option<T>,
     /// `AuthenticationError…`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication: Option<T>,
     /// `TimeoutError…`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<T>,
     /// `RateLimitError…`: also an account without quota.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<T>,
     /// `ContentPolicyViolationError…`; else that of `BadRequestError…`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub content_policy_violation: Option<T>,
     /// `InternalServerError…`: also 529, as LiteLLM reads it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub internal_server: Option<T>,
     /// `ServiceUnavailableError…`: also a stream that broke.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub service_unavailable: Option<T>,
     /// `BadGatewayError…`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub bad_gateway: Option<T>,
     /// `NotFoundError…`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub not_found: Option<T>,
     /// `Default…`: all other classes of a provider.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub default: Option<T>,
 }
 

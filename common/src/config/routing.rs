@@ -361,33 +361,29 @@ impl<'a> Reader<'a> {
         Ok(groups)
     }
 
-    fn policy<T: Parse + Default + Debug + serde::Serialize>(
-        &mut self,
-        name: &'static str,
-        policy_keys: &[&str],
-    ) -> Result<ByClass<T>, Error> {
-        let section = self.find(name);
-        let policy = match &section {
-            Some(section) => policy::read(&section.section(name), policy_keys, self.layers.variables)?,
-            None => ByClass::default(),
+    fn policy<T: Parse + Default>(&mut self, name: &'static str, policy_keys: &[&str]) -> Result<ByClass<T>, Error> {
+        let Some(section) = self.find(name) else {
+            self.note(name, None, None);
+            return Ok(ByClass::default());
         };
-        let shown = section.is_some().then(|| json(&policy));
-        self.note(name, shown, section.as_ref());
-        Ok(policy)
+        let numbers = policy::read(&section.section(name), policy_keys, self.layers.variables)?;
+        self.note(name, section.resolved(name, self.layers.variables)?.map(|value| value.to_string()), Some(&section));
+        Ok(numbers)
     }
 
     fn group_policies(&mut self) -> Result<BTreeMap<Arc<str>, RetryPolicy>, Error> {
         const NAME: &str = "model_group_retry_policy";
-        let section = self.find(NAME);
         let mut policies = BTreeMap::new();
-        if let Some(section) = section.as_ref().map(|section| section.section(NAME)) {
-            for group in section.names() {
-                let numbers: RetryPolicy = policy::read(&section.section(group), RETRY_KEYS, self.layers.variables)?;
-                policies.insert(Arc::from(group), numbers);
-            }
+        let Some(section) = self.find(NAME) else {
+            self.note(NAME, None, None);
+            return Ok(policies);
+        };
+        let groups = section.section(NAME);
+        for group in groups.names() {
+            let numbers = policy::read(&groups.section(group), RETRY_KEYS, self.layers.variables)?;
+            policies.insert(Arc::from(group), numbers);
         }
-        let shown = (!policies.is_empty()).then(|| json(&policies));
-        self.note(NAME, shown, section.as_ref());
+        self.note(NAME, section.resolved(NAME, self.layers.variables)?.map(|value| value.to_string()), Some(&section));
         Ok(policies)
     }
 

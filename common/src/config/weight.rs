@@ -21,8 +21,9 @@ impl Weight {
 
 impl Parse for Weight {
     fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
         let wrong = || format!("must be a number such as 3 or 0.25, not `{text}`");
-        let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
         if !fraction.chars().all(|c| c.is_ascii_digit()) {
             return Err(wrong());
         }

@@ -51,3 +51,38 @@ fn models_are_listed_without_a_database_and_a_near_name_is_suggested() {
     let any = Desk::new().run_with(&[("OPENAI_API_KEY", "k")], &["models"]).ends_with(0);
     assert_eq!(any.out, "any other: openai at https://api.openai.com\n");
 }
+
+#[test]
+fn config_shows_how_deployments_share_the_work_and_no_header() {
+    let desk = Desk::new();
+    desk.write(
+        "litellm.yaml",
+        "model_list:\n\
+         - {model_name: a, litellm_params: {model: openai/a, api_base: 'http://h/v1', rpm: 480, weight: 3, tags: [eu],\n    \
+            temperature: 0.5, extra_headers: {X-Tenant: canary}}, model_info: {limit_account: shared}}\n\
+         - {model_name: 'local/*', litellm_params: {model: 'openai/*', api_base: 'http://h/v1'}}\n\
+         router_settings: {routing_strategy: least-busy, model_group_alias: {b: a}}\n",
+    );
+    let said = desk.run(&["config", "--config", "litellm.yaml"]).ends_with(0);
+    assert_eq!(said.err, "");
+    for line in [
+        "a           480 rpm (account shared)  3       1      eu    temperature=0.5, header x-tenant  model_list[0] in litellm.yaml",
+        "local/*     -                         1       1      -     -                                 model_list[1] in litellm.yaml",
+        "note: shared: 480 rpm; enforced over all workers (LiteLLM takes rpm and tpm as routing weights)",
+    ] {
+        assert!(said.out.lines().any(|shown| shown == line), "{line}\n{}", said.out);
+    }
+    assert!(said.out.contains("file: router_settings.routing_strategy in litellm.yaml"), "{}", said.out);
+    let json = desk.run(&["config", "--config", "litellm.yaml", "--json"]).ends_with(0);
+    assert!(!json.out.contains("canary") && !said.out.contains("canary"), "{}", json.out);
+    let json = json.json();
+    assert_eq!(json["models"][0]["limits"]["rpm"], 480);
+    assert_eq!(json["models"][0]["defaults"]["temperature"], 0.5);
+    assert_eq!(json["routing"][0]["value"], "least-busy");
+
+    // What a pattern takes is known, and a worker is told it.
+    let one = desk.run(&["models", "local/7b", "--json", "--config", "litellm.yaml"]).ends_with(0).json();
+    assert_eq!(one["models"]["local/7b"]["configured"][0], "openai/7b at http://h");
+    let checked = desk.run(&["check", "--config", "litellm.yaml"]);
+    assert!(checked.out.contains("stands for many models; add --model to check one of them"), "{checked:?}");
+}

@@ -44,10 +44,18 @@ pub(crate) struct Line {
     turn: Mutex<usize>,
 }
 
+/// What a job needs.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) size: Size,
+    /// Which of the group's deployments may take it; `None` is all.
+    pub(crate) fit: Option<Vec<bool>>,
+}
+
 /// A job that waits.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    pub(crate) size: Size,
+    wish: Wish,
     reply: oneshot::Sender<Answer>,
 }
 
@@ -107,12 +115,10 @@ impl Line {
         group: &Group,
         priority: Priority,
         batch: BatchId,
-        body: &[u8],
+        wish: Wish,
     ) -> oneshot::Receiver<Answer> {
-        let counts = group.gates.iter().any(|gate| gate.ledger.counts_tokens());
-        let size = if counts { Size::of_body(body) } else { Size::of_bytes(body.len()) };
         let (reply, answer) = oneshot::channel();
-        group.queue().push(priority, batch, Waiting { size, reply });
+        group.queue().push(priority, batch, Waiting { wish, reply });
         self.bell.notify_one();
         answer
     }
@@ -149,7 +155,7 @@ impl Line {
             let waiting = queue.len() as u64;
             let startable = (self.calls.free() + group.pace.per_second() + 1).min(queue.len()) as u64;
             let usual = self.estimator.need(&gate.deployment, group.usual_size());
-            let next = self.estimator.need(&gate.deployment, next.size);
+            let next = self.estimator.need(&gate.deployment, next.wish.size);
             demand.calls += waiting;
             for dimension in Dimension::ALL {
                 demand.all[dimension] += usual[dimension] * (startable - 1) + next[dimension];
@@ -182,6 +188,7 @@ impl Line {
         if self.calls.free() == 0 || self.uncommitted.free() == 0 || group.is_full() {
             return Held::Until(None);
         }
+        let order = group.chooser.order(&group.gates);
         let mut closed: Vec<bool> = group.gates.iter().map(|gate| !gate.is_passable()).collect();
         let mut until: Option<Instant> = None;
         let mut is_hungry = false;
@@ -189,18 +196,17 @@ impl Line {
             if waiting.reply.is_closed() {
                 return Look::Gone;
             }
+            let may = |index: usize| waiting.wish.fit.as_ref().is_none_or(|fit| fit[index]);
             let mut refused = None;
-            for index in group.order() {
-                if closed[index] {
+            for &index in &order {
+                if closed[index] || !may(index) {
                     continue;
                 }
                 let gate = &group.gates[index];
-                let need = self.estimator.need(&gate.deployment, waiting.size);
+                let need = self.estimator.need(&gate.deployment, waiting.wish.size);
                 match gate.ledger.take(&need, now) {
-                    Taken::Yes => return Look::Go(Ok((Arc::clone(gate), need))),
-                    Taken::TooLarge(why) => {
-                        refused = Some(why.replace("{account}", &gate.ledger.account));
-                    }
+                    Taken::Yes => return Look::Go(Ok((index, need))),
+                    Taken::TooLarge(why) => refused = Some(why),
                     Taken::Wait(at) => {
                         closed[index] = true;
                         is_hungry |= at.is_none();
@@ -210,7 +216,7 @@ impl Line {
             }
             match refused {
                 // No deployment is left that could take it.
-                Some(why) if closed.iter().all(|closed| !closed) => Look::Go(Err(why)),
+                Some(why) if (0..closed.len()).all(|index| !closed[index] || !may(index)) => Look::Go(Err(why)),
                 _ if closed.iter().all(|closed| *closed) => Look::Stop,
                 _ => Look::Wait,
             }
@@ -221,13 +227,15 @@ impl Line {
         let Some((waiting, went)) = picked else { return Held::Until(until) };
         let answer = match went {
             Err(why) => Answer::TooLarge(why),
-            Ok((gate, need)) => {
+            Ok((index, need)) => {
+                let gate = Arc::clone(&group.gates[index]);
                 let probe = gate.begin(now);
-                group.began(waiting.size);
+                group.chooser.chose(index);
+                group.began(waiting.wish.size);
                 Answer::Go(Box::new(Permit {
                     gate,
                     group: Arc::clone(group),
-                    size: waiting.size,
+                    size: waiting.wish.size,
                     taken: need,
                     used: PerDimension::default(),
                     probe,
@@ -270,9 +278,12 @@ impl Permit {
         self.used = estimator.used(&self.gate.deployment, &self.taken, usage);
     }
 
-    /// Says what the call showed, and frees its slots.
-    pub(crate) fn finish(mut self, shown: &Shown<'_>) {
+    /// Says what the call showed and how long it took, and frees its slots.
+    pub(crate) fn finish(mut self, shown: &Shown<'_>, latency_ms: u32) {
         self.told = true;
+        if matches!(shown, Shown::Works) {
+            self.gate.took(latency_ms);
+        }
         self.gate.tell(self.probe, shown);
     }
 }
@@ -283,6 +294,7 @@ impl Drop for Permit {
             self.gate.tell(self.probe, &Shown::Nothing);
         }
         self.gate.ledger.settle(&self.taken, &self.used);
+        self.gate.ended();
         self.group.ended();
         // The last, since it rings.
         self.call = None;

@@ -255,8 +255,8 @@ impl State {
             if dimension != Dimension::Requests && needed > per_minute {
                 let unit = dimension.unit();
                 return Taken::TooLarge(format!(
-                    "it needs {needed} tokens and the limit of account {{account}} is {per_minute} {unit}: it can never start; \
-                     shorten it or lower max_tokens"
+                    "it needs {needed} tokens and the limit is {per_minute} {unit}: it can never start; shorten it, lower \
+                     max_tokens, or raise the limit"
                 ));
             }
             let at = match self.stock[dimension].front() {

@@ -48,6 +48,11 @@ impl Size {
         Self { input: (bytes as u64) / BYTES_PER_TOKEN + 1, most_output: None }
     }
 
+    /// Tells whether it is longer than a window of so many tokens, whatever an estimate may be off by.
+    pub(crate) const fn surely_exceeds(self, window: u64) -> bool {
+        self.input / 2 > window
+    }
+
     /// Reads a body: what it says, without its names and signs, and how long its answer may be.
     pub(crate) fn of_body(body: &[u8]) -> Self {
         let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else { return Self::of_bytes(body.len()) };

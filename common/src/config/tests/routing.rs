@@ -185,7 +185,11 @@ fn settings_of_all_kinds_are_read_and_say_where_they_stand() {
     for (name, value, origin) in [
         ("routing_strategy", "least-busy", "router_settings.routing_strategy in gristmill.yaml"),
         ("cooldown_time", "1.5", "router_settings.cooldown_time in gristmill.yaml"),
-        ("allowed_fails_policy", r#"{"timeout":9}"#, "router_settings.allowed_fails_policy in gristmill.yaml"),
+        (
+            "allowed_fails_policy",
+            r#"{"TimeoutErrorAllowedFails":9}"#,
+            "router_settings.allowed_fails_policy in gristmill.yaml",
+        ),
         ("default_fallbacks", r#"["gpt-4o"]"#, "litellm_settings.default_fallbacks in gristmill.yaml"),
         ("max_fallbacks", "5", "default"),
         ("fallbacks", "-", "default"),

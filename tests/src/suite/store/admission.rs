@@ -106,6 +106,7 @@ pub async fn a_waiting_job_is_taken_only_when_due(lab: Lab) {
         class: ErrorClass::RateLimit,
         status: Some(429),
         message: "slow down, \u{1f600}".to_owned(),
+        fell_back: None,
     }];
     let settlement = Settlement {
         job: reference(&submitted.jobs[0], 1),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use gristmill_common::failure::{Cause, EarlierAttempt, ErrorClass, ErrorRecord, SCHEMA_VERSION};
+use gristmill_common::failure::{Cause, EarlierAttempt, ErrorClass, ErrorRecord, FellBack, SCHEMA_VERSION};
 use gristmill_common::job::{CachePolicy, Job, Metadata};
 use gristmill_common::outcome::{AttemptRecord, CostBasis, JobResult, Status, Usage};
 use gristmill_common::store::{End, Settlement};
@@ -87,6 +87,7 @@ fn error(class: ErrorClass, text: &str) -> ErrorRecord {
             class: ErrorClass::Other("QuantumError".to_owned()),
             status: None,
             message: text.to_owned(),
+            fell_back: Some(FellBack { to: "other".to_owned(), attempts: 2 }),
         }],
         extra: serde_json::Map::from_iter([("region".to_owned(), serde_json::json!({"deep": [text, 1.5]}))]),
     }
@@ -176,8 +177,9 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 fn any_earlier() -> impl Strategy<Value = EarlierAttempt> {
-    (any::<u32>(), proptest::sample::select(classes()), option::of(100u16..1000), any_text())
-        .prop_map(|(attempt, class, status, message)| EarlierAttempt { attempt, class, status, message })
+    (any::<u32>(), proptest::sample::select(classes()), option::of(100u16..1000), any_text()).prop_map(
+        |(attempt, class, status, message)| EarlierAttempt { attempt, class, status, message, fell_back: None },
+    )
 }
 
 /// Errors of a class with fields of any value.

@@ -1,0 +1,155 @@
+use std::time::Duration;
+
+use gristmill_common::config::{Endpoint, Wire};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::gate::Cooling;
+use crate::provider::{Call, Provider, Reply};
+use crate::quota::Ledger;
+use crate::window::Window;
+
+/// Is never called.
+#[derive(Debug)]
+struct Nobody;
+
+#[async_trait::async_trait]
+impl Provider for Nobody {
+    async fn call(&self, _: Call<'_>) -> Reply {
+        Reply::new(Err(Box::new(ErrorRecord::new(ErrorClass::BadRequest, "nobody"))))
+    }
+}
+
+fn deployment(name: &str) -> Deployment {
+    let endpoint: Endpoint = "http://localhost/v1".parse().unwrap();
+    Deployment { name: name.into(), wire: Wire::default(), ..Deployment::new("m", "openai", "m", endpoint) }
+}
+
+fn gate(deployment: Deployment) -> Arc<Gate> {
+    let ledger = Ledger::new(Arc::clone(&deployment.account), deployment.limits);
+    let cooling = Cooling { has_others: true, length: Duration::from_secs(5), allowed_fails: None, disabled: false };
+    Gate::new(deployment, Arc::new(Nobody), ledger, cooling, Arc::new(Notify::new()))
+}
+
+fn gates<const N: usize>(deployments: [Deployment; N]) -> Vec<Arc<Gate>> {
+    deployments.into_iter().map(gate).collect()
+}
+
+fn routing(change: impl FnOnce(&mut Routing)) -> Routing {
+    let mut routing = Routing::default();
+    change(&mut routing);
+    routing
+}
+
+fn weighing(name: &str, weight: u32, order: u32) -> Deployment {
+    Deployment { weight, order, ..deployment(name) }
+}
+
+#[test]
+fn weights_share_the_calls_and_a_lower_order_comes_first() {
+    let gates = gates([weighing("a", 3, 1), weighing("b", 1, 1), weighing("none", 0, 1), weighing("late", 9, 2)]);
+    let chooser = Chooser::new(Strategy::Weighted, &gates);
+    let mut counts = [0; 4];
+    for _ in 0..400 {
+        let order = chooser.order(&gates);
+        assert_eq!(order[2..], [2, 3], "who has no weight, and then the later order");
+        counts[order[0]] += 1;
+        chooser.chose(order[0]);
+    }
+    assert_eq!(counts, [300, 100, 0, 0]);
+}
+
+#[test]
+fn each_strategy_asks_by_its_own_measure() {
+    let gates = gates([deployment("busy"), deployment("slow"), deployment("new")]);
+    gates[0].begin(std::time::Instant::now());
+    gates[0].took(100);
+    gates[1].took(900);
+    for (strategy, wanted) in
+        [(Strategy::Ordered, [0, 1, 2]), (Strategy::LeastBusy, [1, 2, 0]), (Strategy::LowestLatency, [2, 0, 1])]
+    {
+        assert_eq!(Chooser::new(strategy, &gates).order(&gates), wanted, "{strategy:?}");
+    }
+}
+
+#[test]
+fn tags_choose_among_deployments_only_where_that_is_asked_for() {
+    let tagged =
+        |name, tags: &[&str]| Deployment { tags: tags.iter().map(|tag| Arc::from(*tag)).collect(), ..deployment(name) };
+    let gates = gates([tagged("free", &["free"]), tagged("paid", &["paid", "team=a"]), tagged("plain", &[])]);
+    let size = Size::of_bytes(10);
+    let fit_for = |tags: &[(&str, &str)], routing: &Routing| {
+        let tags = tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        fit(routing, &gates, &JobOptions { tags, ..JobOptions::default() }, size)
+    };
+    let off = Routing::default();
+    assert_eq!(fit_for(&[("tier", "free")], &off), Ok(None));
+    let any = routing(|routing| (routing.tag_filtering, routing.match_any_tag) = (true, true));
+    assert_eq!(fit_for(&[("tier", "free")], &any), Ok(Some(vec![true, false, false])));
+    assert_eq!(fit_for(&[("team", "a"), ("x", "y")], &any), Ok(Some(vec![false, true, false])));
+    assert_eq!(fit_for(&[], &any), Ok(Some(vec![false, false, true])));
+    assert_eq!(fit_for(&[("tier", "none")], &any), Err(Unfit::Tags));
+}
+
+#[test]
+fn a_prompt_that_is_longer_than_every_window_is_told_before_a_call() {
+    let windowed = |name, max_input_tokens| Deployment { max_input_tokens, ..deployment(name) };
+    let gates = gates([windowed("small", Some(1_000)), windowed("large", Some(10_000))]);
+    let fit_for =
+        |input, routing: &Routing| fit(routing, &gates, &JobOptions::default(), Size { input, most_output: None });
+    let on = Routing::default();
+    assert_eq!(fit_for(900, &on), Ok(None));
+    assert_eq!(fit_for(5_000, &on), Ok(Some(vec![false, true])));
+    assert_eq!(fit_for(50_000, &on), Err(Unfit::TooLong { tokens: 50_000, most: 10_000 }));
+    let off = routing(|routing| routing.pre_call_checks = Some(false));
+    assert_eq!(fit_for(50_000, &off), Ok(None));
+}
+
+fn group(name: &str) -> Arc<Group> {
+    let own = Deployment { group: name.into(), ..deployment(name) };
+    Arc::new(Group::new(name.into(), vec![gate(own)], Strategy::Weighted, Window::new(10, 1_000), 10))
+}
+
+fn been(groups: &[&str]) -> Vec<EarlierAttempt> {
+    let fell_back = |to: &&str| EarlierAttempt {
+        attempt: 1,
+        class: ErrorClass::InternalServer,
+        status: None,
+        message: String::new(),
+        fell_back: Some(FellBack { to: (*to).to_owned(), attempts: 3 }),
+    };
+    groups.iter().map(fell_back).collect()
+}
+
+#[test]
+fn a_run_goes_through_each_group_once_by_what_its_error_means() {
+    let groups: Vec<Arc<Group>> = ["a", "b", "c", "long"].map(group).into();
+    let list = |from: &str, to: &[&str]| (Arc::from(from), to.iter().map(|to| Arc::from(*to)).collect());
+    let routing = routing(|routing| {
+        routing.fallbacks = [list("a", &["b", "c"])].into();
+        routing.context_window_fallbacks = [list("a", &["long"])].into();
+    });
+    let routes = Routes::new(Arc::new(routing), &groups);
+    let next = |class: ErrorClass, earlier: &[EarlierAttempt]| {
+        routes.next(&groups[0], earlier, &ErrorRecord::new(class, "m")).map(|group| group.name.to_string())
+    };
+    assert_eq!(next(ErrorClass::InternalServer, &[]).as_deref(), Some("b"));
+    assert_eq!(next(ErrorClass::InternalServer, &been(&["b"])).as_deref(), Some("c"));
+    assert_eq!(next(ErrorClass::InternalServer, &been(&["b", "c"])), None);
+    assert_eq!(next(ErrorClass::ContextWindowExceeded, &[]).as_deref(), Some("long"));
+    assert_eq!(next(ErrorClass::BadRequest, &[]), None, "the same request would fail there as well");
+    assert_eq!(&*routes.current(&groups[0], &been(&["b", "c"])).name, "c");
+    assert_eq!(&*routes.current(&groups[0], &been(&["gone"])).name, "a", "a group that this worker cannot call");
+    assert_eq!(attempts_before(&been(&["b"])), 3);
+}
+
+#[test]
+fn where_a_run_fell_back_to_outlives_the_calls_that_are_kept() {
+    let mut earlier = been(&["b"]);
+    for attempt in 2..12 {
+        earlier.push(EarlierAttempt { attempt, fell_back: None, ..been(&["x"])[0].clone() });
+        keep_newest(&mut earlier, 8);
+    }
+    assert_eq!(earlier.len(), 8);
+    assert_eq!(earlier[0].fell_back.as_ref().unwrap().to, "b");
+}
