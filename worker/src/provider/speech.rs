@@ -17,6 +17,9 @@ use super::{Call, Error};
 /// <https://platform.claude.com/docs/en/api/versioning>, read 2026-11.
 const ANTHROPIC_VERSION: &str = "2023-06-01";
 
+/// What bounds the answer's length in chat completions, by two names of which a request has one.
+const ANSWER_BOUNDS: &[&str] = &["max_tokens", "max_completion_tokens"];
+
 /// Tokens of output beyond which Anthropic's own clients make no call without a stream: it would take longer than ten minutes
 /// at the rate that they reckon with (Python client 2.12, `_calculate_nonstreaming_timeout`, read 2026-11).
 const MOST_UNSTREAMED_TOKENS: u32 = 21_333;
@@ -81,6 +84,8 @@ pub(super) struct Speech {
     always_streams: bool,
     is_simulated: bool,
     max_tokens: Option<u32>,
+    /// Parameters for requests that do not set them, as JSON texts.
+    defaults: Vec<(String, String)>,
     /// Headers of every call.
     headers: HeaderMap,
     /// The addresses of the known APIs, in the order of [`Api::KNOWN`].
@@ -120,6 +125,7 @@ impl Speech {
             always_streams: wire.stream,
             is_simulated: deployment.simulated,
             max_tokens: wire.max_tokens,
+            defaults: deployment.defaults.iter().map(|(name, value)| (name.clone(), value.to_string())).collect(),
             headers,
             addresses: Vec::new(),
         };
@@ -176,6 +182,8 @@ impl Speech {
             }
             _ => false,
         };
+        let body = self.with_defaults(api, call.body)?;
+        let call = &Call { body: &body, ..*call };
         let wanted = Wanted::of(api, call.body)?;
         if is_translated {
             return self.plan_translated(call, wanted);
@@ -227,6 +235,19 @@ impl Speech {
         let names_a_file = !self.headers.contains_key(&ANTHROPIC_FILES.0) && splice::mentions(&body, b"\"file_id\"");
         let header = names_a_file.then_some(ANTHROPIC_FILES);
         Ok(Plan { api: Api::Chat, url, body, header, choices: 1, translation: Some(context), wanted })
+    }
+
+    /// Sets what the deployment says and the request does not, for APIs that make text.
+    fn with_defaults(&self, api: Api, body: &Bytes) -> Result<Bytes, Refusal> {
+        if self.defaults.is_empty() || matches!(api, Api::Embeddings | Api::Other) {
+            return Ok(body.clone());
+        }
+        // Each API has its own word for the longest answer.
+        let is_spoken = |name: &str| api != Api::Responses || !ANSWER_BOUNDS.contains(&name);
+        let defaults = self.defaults.iter().filter(|(name, _)| is_spoken(name));
+        let defaults: Vec<(&str, &str)> = defaults.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        splice::with_defaults(body, &defaults, ANSWER_BOUNDS)
+            .map_err(|_| Refusal::bad("the request's body is no JSON object"))
     }
 
     fn not_served(&self, endpoint: &str) -> Refusal {

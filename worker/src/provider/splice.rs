@@ -87,6 +87,21 @@ pub(super) fn fit(
     Ok(if edits.is_empty() { body.clone() } else { apply(text, edits) })
 }
 
+/// Sets top-level members that are not there; of those in `one_of` none, where any of them is there.
+pub(super) fn with_defaults(body: &Bytes, defaults: &[(&str, &str)], one_of: &[&str]) -> Result<Bytes, NotAnObject> {
+    let text = std::str::from_utf8(body).map_err(|_| NotAnObject)?;
+    let mut members = Members::new(text)?;
+    let mut missing = defaults.to_vec();
+    let mut is_empty = true;
+    while let Some((key, _)) = members.next_member()? {
+        is_empty = false;
+        let is_one = one_of.contains(&&*key);
+        missing.retain(|(name, _)| *name != key && !(is_one && one_of.contains(name)));
+    }
+    let edits: Vec<Edit<'_>> = insertion(&members, is_empty, missing.into_iter()).into_iter().collect();
+    Ok(if edits.is_empty() { body.clone() } else { apply(text, edits) })
+}
+
 /// Adds `include_usage` to the options of a stream.
 fn with_include_usage(options: &str) -> String {
     match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(options) {
@@ -181,6 +196,25 @@ mod tests {
     fn streamed(body: &str, model: &str, tier: Option<&str>, how: Streaming) -> Result<String, NotAnObject> {
         fit(&Bytes::copy_from_slice(body.as_bytes()), model, tier, how)
             .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn defaults_fill_in_what_is_not_there_and_change_nothing_else() {
+        let defaults = [("temperature", "0.5"), ("max_tokens", "9")];
+        for (body, wanted) in [
+            (r#"{"model":"m"}"#, r#"{"temperature":0.5,"max_tokens":9,"model":"m"}"#),
+            (r#"{"temperature":null,"model":"m"}"#, r#"{"max_tokens":9,"temperature":null,"model":"m"}"#),
+            (r#"{"max_completion_tokens":3}"#, r#"{"temperature":0.5,"max_completion_tokens":3}"#),
+            (
+                r#"{"a":{"temperature":1},"max_tokens":1}"#,
+                r#"{"temperature":0.5,"a":{"temperature":1},"max_tokens":1}"#,
+            ),
+            ("{}", r#"{"temperature":0.5,"max_tokens":9}"#),
+        ] {
+            let body = Bytes::from(body);
+            let filled = with_defaults(&body, &defaults, &["max_tokens", "max_completion_tokens"]).unwrap();
+            assert_eq!(filled, wanted, "{body:?}");
+        }
     }
 
     #[test]
