@@ -85,6 +85,8 @@ struct State {
     probed: Option<Probed>,
     again: bool,
     fresh: bool,
+    /// Whether a call of this process has shown something. Before that a pause whose time is over is hearsay.
+    has_seen: bool,
 }
 
 #[derive(Debug)]
@@ -150,7 +152,7 @@ impl Gate {
     ) -> Arc<Self> {
         let minute = Minute { since: Instant::now(), calls: 0, failures: 0 };
         let state =
-            State { mode: Mode::OPEN, minute, version: 0, untold: None, probed: None, again: false, fresh: true };
+            State { mode: Mode::OPEN, minute, version: 0, untold: None, probed: None, again: false, fresh: true, has_seen: false };
         Arc::new(Self {
             deployment,
             provider,
@@ -226,12 +228,15 @@ impl Gate {
 
     /// Says for people how it stands.
     pub(crate) fn report(&self) -> DeploymentReport {
-        let paused = match &self.lock().mode {
+        let state = self.lock();
+        let paused = match &state.mode {
             Mode::Open { .. } => None,
+            Mode::Resting { until, .. } if !state.has_seen && *until <= Instant::now() => None,
             Mode::Resting { report, .. } | Mode::Ready { report } | Mode::Probing { report, .. } => {
                 Some(report.clone())
             }
         };
+        drop(state);
         DeploymentReport {
             deployment: self.deployment.name.to_string(),
             group: self.deployment.group.to_string(),
@@ -315,6 +320,7 @@ impl Gate {
         });
         let mut state = self.lock();
         let was_open = state.mode.is_open();
+        state.has_seen |= !matches!(shown, Shown::Nothing);
         let is_bad_minute = state.minute.is_bad(shown, self.cooling, Instant::now());
         match (&mut state.mode, shown) {
             (Mode::Open { works, faults, failures, refusals }, Shown::Works) => {

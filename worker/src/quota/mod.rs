@@ -29,6 +29,9 @@ const CALM: Duration = Duration::from_secs(1);
 /// How long an answer may take: what comes later is void.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the farewell may take: what is held runs out by itself.
+const GIVE_UP: Duration = Duration::from_secs(2);
+
 /// The accounts of a process.
 #[derive(Debug)]
 pub(crate) struct Accounts {
@@ -63,7 +66,8 @@ impl Accounts {
         let mut is_failing = false;
         let mut drift = None;
         loop {
-            let pace = match self.ask().await {
+            let Some(asked) = stop.run_until_cancelled(self.ask()).await else { break };
+            let pace = match asked {
                 Ok((pace, grants)) => {
                     is_failing = false;
                     self.log(&grants, &mut drift);
@@ -87,7 +91,7 @@ impl Accounts {
         // What is left goes to the others at once, and not when this worker is forgotten.
         let farewell: Vec<Ask> =
             self.accounts.iter().map(|account| account.ledger.ask(&Demand::default(), Instant::now())).collect();
-        let _ = tokio::time::timeout(PATIENCE, self.store.lease_quota(self.owner, &farewell)).await;
+        let _ = tokio::time::timeout(GIVE_UP, self.store.lease_quota(self.owner, &farewell)).await;
     }
 
     async fn next(&self, pace: Pace) {
