@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::select_all;
 use gristmill_common::config::Strategy;
 use gristmill_common::job::LaneKey;
+use gristmill_tokens::Model;
 
 use crate::gate::Gate;
 use crate::line::{Queue, Waiting};
@@ -79,6 +81,7 @@ impl Group {
         let follow =
             |usual: u64, new: u64| if usual == 0 { new } else { (usual * (INERTIA - 1) + new).div_ceil(INERTIA) };
         usual.input = follow(usual.input, size.input);
+        usual.by_length = size.by_length.map(|length| follow(usual.by_length.unwrap_or_default(), length));
         usual.most_output = size.most_output.map(|most| follow(usual.most_output.unwrap_or_default(), most));
     }
 
@@ -92,10 +95,13 @@ impl Group {
         *self.usual.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Measures a request, as well as it is worth here.
-    pub(crate) fn size(&self, body: &[u8]) -> Size {
-        let is_worth_it = |gate: &Arc<Gate>| gate.ledger.counts_tokens() || gate.deployment.max_input_tokens.is_some();
-        if self.gates.iter().any(is_worth_it) { Size::of_body(body) } else { Size::of_bytes(body.len()) }
+    /// Measures a request, as well as it is worth here: as the first deployment counts for which it is. Cancel safe.
+    pub(crate) async fn size(&self, body: &Bytes) -> Size {
+        let is_worth_it = |gate: &&Arc<Gate>| gate.ledger.counts_tokens() || gate.deployment.max_input_tokens.is_some();
+        match self.gates.iter().find(is_worth_it) {
+            Some(gate) => Size::count(body, Model::of(&gate.deployment.provider, &gate.deployment.model)).await,
+            None => Size::of_bytes(body.len()),
+        }
     }
 
     /// Tells whether no call can start now for longer than it takes to ask.

@@ -164,7 +164,12 @@ fn earlier(attempt: u32, error: &ErrorRecord) -> EarlierAttempt {
 /// Waits in the line for the right to make a call.
 async fn acquire(session: &Session, group: &Group, ticket: &Ticket) -> Result<Permit, Early> {
     let (job, request) = (&ticket.job, &ticket.request);
-    let size = group.size(&request.body);
+    let size = tokio::select! {
+        biased;
+        () = session.lease.lost.cancelled() => return Err(Early::Lost),
+        () = session.drain.cancelled() => return Err(Early::Released),
+        size = group.size(&request.body) => size,
+    };
     let fit = route::fit(&session.routes.routing, &group.gates, &request.options, size)
         .map_err(|unfit| Early::Never(Box::new(unfit.error(&group.name))))?;
     let answer = session.line.enter(group, job.lane.priority, job.batch, Wish { size, fit });

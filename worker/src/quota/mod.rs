@@ -18,9 +18,11 @@ use crate::line::Line;
 
 mod ledger;
 mod need;
+mod size;
 
 pub(crate) use ledger::{Demand, Ledger, Need, Taken};
-pub(crate) use need::{Estimator, Size};
+pub(crate) use need::Estimator;
+pub(crate) use size::Size;
 
 /// How often the store is asked at most.
 const SHORTEST: Duration = Duration::from_millis(20);

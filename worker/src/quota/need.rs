@@ -12,23 +12,12 @@ use gristmill_common::config::{Deployment, Dialect};
 use gristmill_common::outcome::Usage;
 use gristmill_common::quota::{Dimension, PerDimension};
 
-use super::Need;
+use super::{Need, Size};
 
 /// Output that is reserved for a model of which no answer was seen yet.
 const FIRST_OUTPUT: f64 = 256.0;
 /// How slowly estimates follow what is measured.
 const INERTIA: f64 = 0.05;
-/// Bytes of a request for one token, where nothing better is known.
-const BYTES_PER_TOKEN: u64 = 4;
-
-/// What a request seems to be, before any provider has seen it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Size {
-    /// Tokens of input.
-    pub(crate) input: u64,
-    /// Most tokens of output, over all choices, where the request says.
-    pub(crate) most_output: Option<u64>,
-}
 
 /// What was learnt of the models' counts.
 #[derive(Debug, Default)]
@@ -42,47 +31,6 @@ struct Learnt {
     output: f64,
 }
 
-impl Size {
-    /// Guesses from the bytes of a body alone, where tokens are not limited.
-    pub(crate) const fn of_bytes(bytes: usize) -> Self {
-        Self { input: (bytes as u64) / BYTES_PER_TOKEN + 1, most_output: None }
-    }
-
-    /// Tells whether it is longer than a window of so many tokens, whatever an estimate may be off by.
-    pub(crate) const fn surely_exceeds(self, window: u64) -> bool {
-        self.input / 2 > window
-    }
-
-    /// Reads a body: what it says, without its names and signs, and how long its answer may be.
-    pub(crate) fn of_body(body: &[u8]) -> Self {
-        let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else { return Self::of_bytes(body.len()) };
-        let number = |key: &str| value.get(key).and_then(serde_json::Value::as_u64);
-        let most =
-            number("max_completion_tokens").or_else(|| number("max_tokens")).or_else(|| number("max_output_tokens"));
-        let choices = number("n").unwrap_or(1).max(1);
-        let parts = ["messages", "input", "prompt", "system", "instructions", "tools", "response_format"];
-        let bytes: u64 = parts.iter().filter_map(|part| value.get(*part)).map(text_bytes).sum();
-        Self {
-            input: bytes.div_ceil(BYTES_PER_TOKEN).max(1),
-            most_output: most.map(|most| most.saturating_mul(choices)),
-        }
-    }
-}
-
-/// Counts the bytes of all texts; inlined data counts as an image of usual size.
-fn text_bytes(value: &serde_json::Value) -> u64 {
-    /// Tokens of an image that is not measured, in bytes of text.
-    const IMAGE: u64 = 1_000 * BYTES_PER_TOKEN;
-    match value {
-        serde_json::Value::String(text) if text.starts_with("data:") => IMAGE,
-        serde_json::Value::String(text) => text.len() as u64,
-        serde_json::Value::Array(items) => items.iter().map(text_bytes).sum(),
-        // A few tokens frame each message.
-        serde_json::Value::Object(fields) => fields.values().map(text_bytes).sum::<u64>() + BYTES_PER_TOKEN,
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => 0,
-    }
-}
-
 impl Estimator {
     /// Returns what a call of this size takes when it starts.
     pub(crate) fn need(&self, deployment: &Deployment, size: Size) -> Need {
@@ -91,7 +39,11 @@ impl Estimator {
         let usual = whole(learnt.output);
         let output = size.most_output.map_or(usual, |most| most.min(usual.max(1)));
         let tokens = match deployment.wire.dialect {
-            Dialect::OpenAi => input.max(size.most_output.unwrap_or_default()),
+            Dialect::OpenAi => {
+                // OpenAI's admission does not count: it looks at the length.
+                let by_length = size.by_length.filter(|_| &*deployment.provider == "openai");
+                by_length.unwrap_or(input).max(size.most_output.unwrap_or_default())
+            }
             Dialect::Azure => input.saturating_add(size.most_output.unwrap_or(usual)),
             Dialect::Anthropic => input.saturating_add(output),
         };
@@ -123,13 +75,15 @@ impl Estimator {
         })
     }
 
-    /// Learns from an answer how its model counts.
+    /// Learns from an answer how its model counts: from a request that was counted here as later ones will be.
     pub(crate) fn learn(&self, deployment: &Deployment, size: Size, usage: &Usage) {
         let (Some(input), Some(output)) = (usage.input_tokens, usage.output_tokens) else { return };
         let mut learnt = self.lock();
         let entry = learnt.entry(Arc::clone(&deployment.model)).or_insert(Learnt::FIRST);
-        let ratio = f64::from(input) / real(size.input.max(1));
-        entry.ratio += INERTIA * (ratio.clamp(0.1, 10.0) - entry.ratio);
+        if size.by_length.is_some() {
+            let ratio = f64::from(input) / real(size.input.max(1));
+            entry.ratio += INERTIA * (ratio.clamp(0.1, 10.0) - entry.ratio);
+        }
         entry.output += INERTIA * (f64::from(output) - entry.output);
     }
 
@@ -177,7 +131,11 @@ mod tests {
     #[test]
     fn each_provider_takes_by_its_own_rule() {
         let estimator = Estimator::default();
-        let size = Size { input: 100, most_output: Some(500) };
+        let size = Size { input: 100, by_length: Some(120), most_output: Some(500) };
+        let open = Size { most_output: None, ..size };
+        for (provider, wanted) in [("openai", [1, 120, 100, 256]), ("groq", [1, 100, 100, 256])] {
+            assert_eq!(four(estimator.need(&deployment(provider, Dialect::OpenAi), open)), wanted, "{provider}");
+        }
         for (provider, dialect, wanted) in [
             ("openai", Dialect::OpenAi, [1, 500, 100, 256]),
             ("azure", Dialect::Azure, [1, 600, 100, 256]),
@@ -213,7 +171,7 @@ mod tests {
     fn estimates_follow_what_answers_say() {
         let estimator = Estimator::default();
         let deployment = deployment("anthropic", Dialect::Anthropic);
-        let size = Size { input: 100, most_output: None };
+        let size = Size { input: 100, by_length: Some(100), most_output: None };
         let usage = Usage { input_tokens: Some(150), output_tokens: Some(20), ..Usage::default() };
         for _ in 0..200 {
             estimator.learn(&deployment, size, &usage);
@@ -221,14 +179,9 @@ mod tests {
         let need = estimator.need(&deployment, size);
         assert!((149..=151).contains(&need[Dimension::InputTokens]), "{need:?}");
         assert!((20..=21).contains(&need[Dimension::OutputTokens]), "{need:?}");
-    }
-
-    #[test]
-    fn a_body_is_read_for_its_texts_and_its_bounds() {
-        let body =
-            br#"{"model":"m","messages":[{"role":"user","content":"abcdefghijklmnopqrstuvwx"}],"max_tokens":50,"n":2}"#;
-        let size = Size::of_body(body);
-        assert_eq!((size.input, size.most_output), (8, Some(100)));
-        assert_eq!(Size::of_body(b"no json").input, 2);
+        for _ in 0..200 {
+            estimator.learn(&deployment, Size::of_bytes(4_000), &usage);
+        }
+        assert_eq!(estimator.need(&deployment, size), need, "a length alone teaches nothing of how counts differ");
     }
 }

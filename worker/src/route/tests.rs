@@ -96,7 +96,7 @@ fn a_prompt_that_is_longer_than_every_window_is_told_before_a_call() {
     let windowed = |name, max_input_tokens| Deployment { max_input_tokens, ..deployment(name) };
     let gates = gates([windowed("small", Some(1_000)), windowed("large", Some(10_000))]);
     let fit_for =
-        |input, routing: &Routing| fit(routing, &gates, &JobOptions::default(), Size { input, most_output: None });
+        |input, routing: &Routing| fit(routing, &gates, &JobOptions::default(), Size { input, ..Size::default() });
     let on = Routing::default();
     assert_eq!(fit_for(900, &on), Ok(None));
     assert_eq!(fit_for(5_000, &on), Ok(Some(vec![false, true])));
