@@ -2,7 +2,11 @@
 //!
 //! `cargo run --example limits -- [SCENARIO …]`; without a name all of them, some minutes each. RabbitMQ and Postgres are those of
 //! the tests; every scenario has a database, queues, a simulator and workers of its own and ends them.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement: what fails must panic, and its figures are printed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement: what fails must panic, and its figures are printed"
+)]
 #![expect(clippy::cast_precision_loss, reason = "counts of a run")]
 
 use std::time::{Duration, Instant};
@@ -14,14 +18,25 @@ use gristmill_tests::fleet::{Fleet, MODEL};
 use gristmill_worker::simulate::{Limits, ModelLimits, Options, Stats};
 
 const SCENARIOS: &[&str] = &[
-    "rpm-1", "rpm-2", "rpm-4", "tpm", "anthropic", "changed", "changed-unsaid", "hidden", "outage", "groups", "fairness",
+    "rpm-1",
+    "rpm-2",
+    "rpm-4",
+    "tpm",
+    "anthropic",
+    "changed",
+    "changed-unsaid",
+    "hidden",
+    "outage",
+    "groups",
+    "fairness",
     "churn",
 ];
 
 #[tokio::main]
 async fn main() {
     let named: Vec<String> = std::env::args().skip(1).collect();
-    let wanted: Vec<&str> = if named.is_empty() { SCENARIOS.to_vec() } else { named.iter().map(String::as_str).collect() };
+    let wanted: Vec<&str> =
+        if named.is_empty() { SCENARIOS.to_vec() } else { named.iter().map(String::as_str).collect() };
     for scenario in wanted {
         println!("## {scenario}");
         match scenario {
@@ -188,7 +203,10 @@ async fn hidden() {
     let seconds = stats(&fleet).limits.seconds;
     let late = seconds.iter().filter(|second| (60..120).contains(&second.second));
     let (taken, refused) = late.fold((0, 0), |(a, b), second| (a + second.accepted, b + second.refused));
-    println!("second minute: {taken} of 3000 accepted, {refused} refused ({:.2} %)", refused as f64 * 100.0 / taken as f64);
+    println!(
+        "second minute: {taken} of 3000 accepted, {refused} refused ({:.2} %)",
+        refused as f64 * 100.0 / taken as f64
+    );
 }
 
 async fn outage() {
@@ -210,10 +228,12 @@ async fn groups() {
     let other = ModelLimits { model: "other".to_owned(), limits: Limits::default() };
     for dead in [false, true] {
         let faults = if dead { vec!["500:1:model=other".parse().unwrap()] } else { Vec::new() };
-        let model_limits =
-            vec![other.clone(), ModelLimits { model: "sim-1".to_owned(), limits: Limits::default() }];
+        let model_limits = vec![other.clone(), ModelLimits { model: "sim-1".to_owned(), limits: Limits::default() }];
         let mut fleet = Fleet::start(Options { faults, model_limits, ..simulator("", 300) }).await;
-        let both = [(MODEL, "model: openai/sim-1, max_parallel_requests: 40"), ("idle", "model: openai/other, max_parallel_requests: 40")];
+        let both = [
+            (MODEL, "model: openai/sim-1, max_parallel_requests: 40"),
+            ("idle", "model: openai/other, max_parallel_requests: 40"),
+        ];
         configure(&fleet, &both, "");
         let live = fleet.submit("live", 3_000, |_, _| {}).await;
         fleet
@@ -256,7 +276,10 @@ async fn fairness() {
         let small = fleet.submit_at(Priority::Standard, "small", 1_000, |_, _| {}).await;
         all_succeed(&fleet, small, 1_000).await;
         let took = started.elapsed().as_secs_f64();
-        println!("1,000 jobs behind {behind}: {took:.1} s{}", if behind > 0 { format!(", {:.2} × alone", took / alone) } else { String::new() });
+        println!(
+            "1,000 jobs behind {behind}: {took:.1} s{}",
+            if behind > 0 { format!(", {:.2} × alone", took / alone) } else { String::new() }
+        );
         alone = took;
     }
 }

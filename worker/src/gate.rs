@@ -151,8 +151,16 @@ impl Gate {
         urgent: Arc<Notify>,
     ) -> Arc<Self> {
         let minute = Minute { since: Instant::now(), calls: 0, failures: 0 };
-        let state =
-            State { mode: Mode::OPEN, minute, version: 0, untold: None, probed: None, again: false, fresh: true, has_seen: false };
+        let state = State {
+            mode: Mode::OPEN,
+            minute,
+            version: 0,
+            untold: None,
+            probed: None,
+            again: false,
+            fresh: true,
+            has_seen: false,
+        };
         Arc::new(Self {
             deployment,
             provider,

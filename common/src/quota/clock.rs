@@ -27,7 +27,7 @@ pub struct Slice {
     pub units: u64,
     /// When it begins, in microseconds from the moment of the grant; a little before it, where time was left over.
     pub begins: Micros,
-    /// When it ends.
+    /// When it is void: at its end, or, where it is of time that was left over, a little from now.
     pub ends: Micros,
 }
 
@@ -57,7 +57,7 @@ impl Clock {
         let units = want.units.min(fits.max(1)).max(want.least);
         let begins = self.0;
         self.0 += length(units as f64, per_minute);
-        Some(Slice { units, begins: begins - now, ends: self.0 - now })
+        Some(Slice { units, begins: begins - now, ends: (self.0 - now).max(SLACK) })
     }
 
     /// Gives units back that were leased and not used; below zero, takes what was used beyond them.
@@ -108,9 +108,16 @@ mod tests {
         let mut clock = Clock::default();
         let now = 100 * SECOND;
         let first = clock.lease(now, 600.0, want(100), 200_000).unwrap();
-        assert_eq!(first, Slice { units: 2, begins: -SLACK, ends: -SLACK + 200_000 });
+        assert_eq!(first, Slice { units: 2, begins: -SLACK, ends: SLACK });
         let second = clock.lease(now, 600.0, want(1), 200_000).unwrap();
-        assert_eq!(second, Slice { units: 1, begins: first.ends, ends: first.ends + 100_000 });
+        assert_eq!((second.units, second.begins), (1, -SLACK + 200_000));
+    }
+
+    #[test]
+    fn a_short_slice_of_time_that_was_left_over_can_still_be_spent() {
+        let mut clock = Clock::default();
+        let slice = clock.lease(100 * SECOND, 600_000.0, want(120), 200_000).unwrap();
+        assert_eq!((slice.units, slice.ends), (120, SLACK));
     }
 
     #[test]
@@ -127,7 +134,7 @@ mod tests {
     fn a_job_larger_than_a_slice_gets_what_it_needs_and_the_next_waits_for_it() {
         let mut clock = Clock::default();
         let big = clock.lease(0, 60_000.0, Want { units: 30_000, least: 30_000 }, 250_000).unwrap();
-        assert_eq!((big.units, big.ends - big.begins), (30_000, 30 * SECOND));
+        assert_eq!((big.units, big.ends), (30_000, 30 * SECOND));
         assert_eq!(clock.lease(20 * SECOND, 60_000.0, want(1), 250_000), None);
         assert!(clock.lease(30 * SECOND, 60_000.0, want(1), 250_000).is_some());
     }
@@ -157,7 +164,8 @@ mod tests {
             for (units, pause) in asks {
                 now += pause;
                 if let Some(slice) = clock.lease(now, rate, want(units), 250_000) {
-                    spent.push((now + slice.begins, now + slice.ends, slice.units));
+                    let begins = now + slice.begins;
+                    spent.push((begins, begins + length(slice.units as f64, rate), slice.units));
                 }
             }
             for (i, (from, ..)) in spent.iter().enumerate() {

@@ -189,8 +189,8 @@ impl Ledger {
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
     /// Takes in what was granted to an ask that was sent and answered at these times.
+    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
     pub(crate) fn grant(&self, grant: &Grant, sent: Instant, answered: Instant) {
         let mut state = self.lock();
         state.granted = true;
@@ -212,7 +212,12 @@ impl Ledger {
                 state.stock[dimension].clear();
             }
             if let Some(slice) = grant.slices[dimension] {
-                state.stock[dimension].push_back(Piece::new(slice, sent, answered));
+                state.stock[dimension].push_back(Piece::new(
+                    slice,
+                    grant.per_minute[dimension].unwrap_or(1),
+                    sent,
+                    answered,
+                ));
             }
         }
     }
@@ -305,8 +310,8 @@ impl State {
 
 impl Piece {
     /// Begins no earlier and ends no later than the store meant: the answer took its time.
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of a slice")]
-    fn new(slice: Slice, sent: Instant, answered: Instant) -> Self {
+    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+    fn new(slice: Slice, per_minute: u64, sent: Instant, answered: Instant) -> Self {
         let at = |from: Instant, micros: i64| match u64::try_from(micros) {
             Ok(ahead) => from + Duration::from_micros(ahead),
             Err(_) => from.checked_sub(Duration::from_micros(micros.unsigned_abs())).unwrap_or(from),
@@ -314,7 +319,7 @@ impl Piece {
         Self {
             left: slice.units,
             next: at(answered, slice.begins),
-            unit: (slice.ends - slice.begins) as f64 / 1e6 / slice.units.max(1) as f64,
+            unit: 60.0 / per_minute.max(1) as f64,
             ends: at(sent, slice.ends),
         }
     }
