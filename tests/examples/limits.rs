@@ -73,7 +73,8 @@ fn configure(fleet: &Fleet, deployments: &[(&str, &str)], rest: &str) {
 }
 
 fn simulator(limits: &str, latency_ms: u64) -> Options {
-    Options { limits: limits.parse().unwrap(), latency: Duration::from_millis(latency_ms), ..Options::default() }
+    let limits = if limits.is_empty() { Limits::default() } else { limits.parse().unwrap() };
+    Options { limits, latency: Duration::from_millis(latency_ms), ..Options::default() }
 }
 
 fn stats(fleet: &Fleet) -> Stats {
@@ -194,7 +195,7 @@ async fn hidden() {
     let options = Options { limit_headers: false, retry_after: false, ..simulator("rpm:3000", 300) };
     let mut fleet = Fleet::start(options).await;
     configure(&fleet, &[(MODEL, "model: openai/sim-1")], "");
-    let batch = fleet.submit("hidden", 8_000, |_, _| {}).await;
+    let batch = fleet.submit("hidden", 5_600, |_, _| {}).await;
     for _ in 0..2 {
         fleet.worker(&[], &[]);
     }

@@ -15,7 +15,9 @@ pub(super) const FIRST_WINDOW: f64 = 32.0;
 const PACE_LEFT: f64 = 0.95;
 /// How much a cut leaves of the calls that ran.
 const WINDOW_LEFT: f64 = 0.7;
-/// Seconds from a cut until the curve is back where it was refused.
+/// Where the curve is flat, of what was refused: calls do not come as evenly as they are started.
+const PLATEAU: f64 = 0.98;
+/// Seconds from a cut until the curve is there.
 const PLATEAU_S: f64 = 4.0;
 /// The curve's steepness, from the two above.
 const STEEPNESS: f64 = (1.0 - PACE_LEFT) / (PLATEAU_S * PLATEAU_S * PLATEAU_S);
@@ -24,7 +26,9 @@ const EPISODE: Micros = 2_000_000;
 /// Refusals that mean something; one stray refusal among many does not.
 const SEVERAL: f64 = 2.0;
 /// How long nothing is refused when an episode is over.
-const QUIET: Micros = 600_000;
+const QUIET: Micros = 1_500_000;
+/// How long an episode lasts at most: what goes on is measured anew, at the pace that is tried by then.
+const LONGEST: Micros = 2_000_000;
 /// How long an episode is watched before its measure counts.
 const WATCH: Micros = 150_000;
 /// How far below the share that was not refused a pace is not cut.
@@ -131,7 +135,7 @@ impl Adapt {
     pub(super) fn pace(&self) -> Option<f64> {
         let refused_at = self.refused_at?;
         let off = self.run as f64 / 1e6 - PLATEAU_S;
-        Some(refused_at * STEEPNESS.mul_add(off * off * off, 1.0))
+        Some(refused_at * PLATEAU * STEEPNESS.mul_add(off * off * off, 1.0))
     }
 
     /// Returns the calls that may run at once; none where no bound is known.
@@ -156,7 +160,7 @@ impl Adapt {
     #[expect(clippy::cast_precision_loss, reason = "calls of a second")]
     fn is_refused(&mut self, before: Micros, now: Micros, heard: Heard) -> bool {
         let (started, refused) = (heard.started as f64, heard.refused as f64);
-        if self.episode.is_some_and(|episode| now - episode.until >= QUIET) {
+        if self.episode.is_some_and(|episode| now - episode.until >= QUIET || now - episode.since >= LONGEST) {
             self.episode = None;
         }
         if refused == 0.0 {
@@ -202,7 +206,7 @@ impl Adapt {
             self.run += step;
             // Far from the last refusal the curve is steep: no step is a leap.
             if self.pace().is_some_and(|pace| pace > before * MOST_GROWTH) {
-                (self.refused_at, self.run) = (Some(before * MOST_GROWTH), secs(PLATEAU_S));
+                (self.refused_at, self.run) = (Some(before * MOST_GROWTH / PLATEAU), secs(PLATEAU_S));
             }
         }
         if now - self.window_cut_at < EPISODE {
