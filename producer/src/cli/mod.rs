@@ -23,6 +23,7 @@ mod jobs;
 mod live;
 mod look;
 mod models;
+mod pace;
 mod place;
 mod progress;
 mod prune;
