@@ -131,11 +131,6 @@ impl Ledger {
         Some(state.per_minute[Dimension::Requests]? as f64 / 60.0 / state.sharers.max(1) as f64)
     }
 
-    /// Returns how many calls run.
-    pub(crate) fn in_flight(&self) -> u64 {
-        self.lock().in_flight
-    }
-
     /// Says for people what is limited.
     pub(crate) fn limits(&self) -> String {
         let state = self.lock();
