@@ -66,8 +66,8 @@ pub(super) fn describe(standing: &Standing, now: DateTime<Utc>) -> String {
         count(whole)
     };
     add(
-        "last minute",
-        format!("{} calls, {} tokens", pace(standing.calls_per_minute), pace(standing.tokens_per_minute)),
+        "pace",
+        format!("{} calls, {} tokens a minute", pace(standing.calls_per_minute), pace(standing.tokens_per_minute)),
     );
     add("in flight", in_flight(standing));
     if standing.waiting > 0 {
@@ -271,7 +271,7 @@ mod tests {
             format!(
                 "account      gpt-4o\nmodels       gpt-4o, gpt-4o-mini\nallowed      600 rpm, 100,000 tpm, 10,000 rpd\n\
                  from         set by ada@mill 2h00m ago\nfile         60 rpm: 2 workers\nin use       98% of rpm\n\
-                 last minute  588 calls, 41,000 tokens\nin flight    30 of 64\nwaiting      98 at the workers\n\
+                 pace         588 calls, 41,000 tokens a minute\nin flight    30 of 64\nwaiting      98 at the workers\n\
                  today        4,200 of 10,000 calls; it begins anew in 1h01m\n\
                  note         deployment eu is paused, tried again in 12s: set AZURE_API_KEY\n\
                  worker       {id}: 30 in flight\n\
