@@ -142,6 +142,13 @@ impl Batch {
         self.cost_pico_usd.map(|pico_usd| pico_usd as f64 / 1e12)
     }
 
+    /// Returns how often a job was called so far, on average: 1 while few have ended, since others' retries would count for them.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub fn calls_per_job(&self) -> f64 {
+        let done = self.counters.done();
+        if done < 10 { 1.0 } else { (self.calls as f64 / done as f64).clamp(1.0, 10.0) }
+    }
+
     /// Returns how many jobs have not ended, as far as is known.
     pub fn open(&self) -> u64 {
         self.total.unwrap_or(self.recorded).saturating_sub(self.counters.done())

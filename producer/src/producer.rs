@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
+use crate::pace::ModelPace;
 use crate::submit::Members;
 use crate::submit::publish::Publisher;
 use crate::subscribe::Subscription;
@@ -26,7 +27,9 @@ const RETRY_PAGE: u32 = 20_000;
 /// Jobs that one transaction looks at when a batch is repaired.
 const REPAIR_CHUNK: u32 = 1_000;
 /// Kinds of waiting that a status tells.
-const MOST_WAITS: u32 = 5;
+const SHOWN_WAITS: usize = 5;
+/// Kinds of waiting that are counted.
+const MOST_WAITS: u32 = 100;
 /// Jobs that a status looks at, at each of a few places of the batch, to find the models that open jobs ask for.
 const OPEN_SAMPLE: u32 = 1_000;
 /// Batches among which a near name is looked for.
@@ -98,6 +101,17 @@ pub struct Status {
     pub workers: usize,
     /// Calls that they have in flight, for any batch, as they told last.
     pub in_flight: u64,
+    /// How its models go, those that have open jobs.
+    pub models: Vec<ModelPace>,
+    /// Seconds that what is left takes at the pace of the last minute, or as the limits allow.
+    pub eta_s: Option<u64>,
+}
+
+/// Returns how long what is left of a batch takes, as far as its models' pace of the last minute tells.
+fn eta_s(batch: &Batch, models: &[ModelPace]) -> Option<u64> {
+    let calls_per_job = batch.calls_per_job();
+    let jobs_per_s = ModelPace::sum(models, |pace| pace.calls_per_s) / calls_per_job;
+    ModelPace::to_go(models, batch.open(), calls_per_job, jobs_per_s).map(|left| left.as_secs())
 }
 
 /// A model that no live worker serves.
@@ -168,22 +182,27 @@ impl Producer {
     pub async fn status(&self, selector: &BatchSelector) -> Result<Status> {
         let batch = self.batch(selector).await?;
         let store = self.store();
-        let Progress { held, waiting } = store.progress(batch.id).await?;
+        let progress = store.progress(batch.id).await?;
         let errors = store.errors(batch.id, 5).await?;
         let paused = store.paused_deployments().await?;
         let mut workers = store.workers().await?;
         workers.retain(|worker| worker.alive);
         let in_flight = workers.iter().map(|worker| u64::from(worker.in_flight)).sum();
-        let (mut waits, mut unserved) = (Vec::new(), Vec::new());
+        let (mut waits, mut unserved, mut models) = (Vec::new(), Vec::new(), Vec::new());
         if !batch.state.is_ended() {
             waits = store.waits(batch.id, MOST_WAITS).await?;
+            models = ModelPace::of_batch(&[], &progress, &waits, &store.standings().await?);
+            waits.truncate(SHOWN_WAITS);
             let served: BTreeSet<&str> =
                 workers.iter().flat_map(|worker| worker.info.groups.iter().map(String::as_str)).collect();
             if !served.is_empty() {
                 unserved = self.unserved(&batch, &waits, &served).await?;
             }
         }
-        Ok(Status { batch, held, waiting, errors, paused, waits, unserved, workers: workers.len(), in_flight })
+        let eta_s = if batch.state.is_ended() { None } else { eta_s(&batch, &models) };
+        let Progress { held, waiting, .. } = progress;
+        let workers = workers.len();
+        Ok(Status { batch, held, waiting, errors, paused, waits, unserved, workers, in_flight, models, eta_s })
     }
 
     /// Looks for open jobs at the front of the batch, where its work stands, and at its end.

@@ -278,6 +278,7 @@ impl Gate {
         }
         let look = Look {
             deployment: Arc::clone(&self.deployment.name),
+            group: Arc::clone(&self.deployment.group),
             pause: state.untold.clone(),
             probed: state.probed,
             ready,

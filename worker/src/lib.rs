@@ -24,7 +24,7 @@ use gristmill_common::id::OwnerId;
 use gristmill_common::job::JobRef;
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{self, Store, WorkerInfo};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 mod decision;
@@ -42,6 +42,7 @@ mod pace;
 mod pipeline;
 pub mod provider;
 mod quota;
+pub mod reload;
 mod route;
 mod session;
 pub mod simulate;
@@ -110,6 +111,8 @@ pub struct Options {
     pub scope: Scope,
     /// What the program adds: providers, observers, changes. Default: nothing.
     pub hooks: Hooks,
+    /// Limits of accounts that change while it runs, such as [`reload::limits`] has. Default: those of the deployments stay.
+    pub limits: Option<watch::Receiver<reload::LimitsByAccount>>,
 }
 
 /// The jobs that a worker takes; the messages of others stay in their queues for later processes.
@@ -162,6 +165,7 @@ impl Options {
             health_listen: None,
             scope: Scope::default(),
             hooks: Hooks::default(),
+            limits: None,
         }
     }
 
@@ -281,6 +285,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
         accounts,
         urgent,
     };
+    keeping.spawn(accounts.follow().run(options.limits.clone(), stop_keeping.clone()));
     keeping.spawn(accounts.run(stop_keeping.clone()));
     loop {
         let owner = OwnerId::new(options.clock.now());

@@ -12,7 +12,7 @@ use clap::Parser;
 use gristmill_common::backend::{self, Backend, Need, Place};
 use gristmill_common::config::{self, Config, Env, Overrides, Sources};
 use gristmill_common::telemetry;
-use gristmill_worker::{Options, install_tls};
+use gristmill_worker::{Options, install_tls, reload};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -91,7 +91,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .set("num_retries", args.num_retries.map(|number| number.to_string()))
         .set("health_listen", args.health_listen);
     let sources = Sources { file: args.config, env: Env::from_process(), overrides, ..Sources::default() };
-    let config = Config::load(sources)?;
+    let config = Config::load(sources.clone())?;
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     config.notices().iter().for_each(|notice| tracing::info!("{notice}"));
     let deployments =
@@ -103,8 +103,11 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         bail!("DATABASE_URL is not set; write postgres://user:password@host:5432/database, or sqlite:PATH");
     };
     let backend = Backend::open(&Place::from_url(url)?, &config, Need::Work, "gristmill-worker").await?;
-    let options =
-        Options { health_listen: config.health_listen, ..Options::from_config(&config, &backend, deployments)? };
+    let options = Options {
+        health_listen: config.health_listen,
+        limits: reload::limits(&config, sources),
+        ..Options::from_config(&config, &backend, deployments)?
+    };
     let (drain, abort) = stop_on_signals()?;
     tokio::select! {
         ended = gristmill_worker::run(options, drain, abort.clone()) => ended?,

@@ -92,6 +92,7 @@ pub struct Sources {
 /// What a process is configured to do; its [`Options`] by `Deref`.
 #[derive(Debug, Clone)]
 pub struct Config {
+    file: Option<PathBuf>,
     options: Options,
     timeouts: Timeouts,
     models: Models,
@@ -117,7 +118,9 @@ impl Config {
             env.add_dotenv(&text)?;
         }
         let mut unused = BTreeSet::new();
-        let file = read_file(&directory, file.or_else(|| env.get("GRISTMILL_CONFIG").map(PathBuf::from)), &mut unused)?;
+        let named = file.or_else(|| env.get("GRISTMILL_CONFIG").map(PathBuf::from));
+        let path = named.clone().unwrap_or_else(|| directory.join(DEFAULT_FILE));
+        let file = read_file(&directory, named, &mut unused)?;
 
         let mut variables = env.clone();
         let kept_variables = variables.add_below(file.variables(&env)?);
@@ -143,7 +146,8 @@ impl Config {
             settings: &settings,
             kept_variables: &kept_variables,
         });
-        let config = Self { options, timeouts, models, routing, settings, warnings, notices };
+        let path = path.exists().then_some(path);
+        let config = Self { file: path, options, timeouts, models, routing, settings, warnings, notices };
         config.validate()?;
         Ok(config)
     }
@@ -213,6 +217,11 @@ impl Config {
     /// Returns the same for one group of `model_list`, which may be an alias or have a name that a pattern takes.
     pub fn routes_for(&self, group: &str) -> Vec<Route> {
         self.models.routes_for(group, self.routing.aliased(group))
+    }
+
+    /// Returns the file that was read, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// Returns the limits of every account of `model_list`, each once, those without any included.

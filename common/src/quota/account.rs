@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::adapt::Adapt;
 use super::clock::{Clock, HORIZON};
 use super::pause::{self, Pause};
+use super::recent::Recent;
 use super::{Ask, Blocked, Dimension, Grant, Limits, Micros, PerDimension, Sight, Told};
 use crate::id::OwnerId;
+
+mod standing;
+
+pub use standing::{Held, Paused, Standing, UsedUp};
 
 const SECOND: Micros = 1_000_000;
 const DAY: Micros = 86_400 * SECOND;
@@ -31,6 +35,10 @@ const RAMP_STEP: Micros = 500_000;
 const SET_BACK: Micros = 5 * SECOND;
 /// Changes that are kept.
 const MOST_CHANGES: usize = 50;
+/// How long a change of the workers' files is one, though each worker tells it.
+const SAME_CHANGE: Micros = 60 * SECOND;
+/// How long a model group counts that no worker speaks of.
+const UNSERVED: Micros = 3_600 * SECOND;
 
 /// The state of an account: JSON in the store, so that fields of later versions are no obstacle.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +47,9 @@ pub struct Account {
     /// What somebody set for the whole fleet; it wins over every worker's file.
     #[serde(skip_serializing_if = "Option::is_none")]
     set: Option<Limits>,
+    /// Who set it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set_by: Option<Change>,
     told: Option<(Told, Micros)>,
     clocks: PerDimension<Clock>,
     /// The limits that the clocks run at.
@@ -48,6 +59,9 @@ pub struct Account {
     pauses: BTreeMap<Arc<str>, Pause>,
     opened_at: Option<Micros>,
     holders: BTreeMap<OwnerId, Holder>,
+    /// The model groups whose calls count here, and when a worker last said so.
+    models: BTreeMap<Arc<str>, Micros>,
+    recent: Recent,
     changes: Vec<Change>,
     updated_at: Micros,
 }
@@ -98,50 +112,6 @@ pub struct Change {
     pub what: String,
 }
 
-/// How an account stands, for people.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Standing {
-    /// The account.
-    pub account: String,
-    /// What is allowed, by `rpm`, `tpm`, `itpm`, `otpm`; learnt figures included.
-    pub per_minute: BTreeMap<&'static str, u64>,
-    /// What somebody set for the fleet.
-    pub set: Option<Limits>,
-    /// What the workers' files say, by how many say it.
-    pub configured: Vec<(Limits, usize)>,
-    /// Calls per minute that refusals taught; none where they taught nothing.
-    pub learnt_rpm: Option<u64>,
-    /// What headers told, by `rpm`, `tpm`, `itpm`, `otpm`.
-    pub told: BTreeMap<&'static str, u64>,
-    /// Calls at once, over all workers; none where there is no bound.
-    pub slots: Option<u64>,
-    /// Calls that run.
-    pub in_flight: u64,
-    /// Used today, of the limits of a day.
-    pub requests_today: i64,
-    /// Tokens used today, of the limits of a day.
-    pub tokens_today: i64,
-    /// Workers that share it.
-    pub workers: Vec<Held>,
-    /// Pauses by deployment: seconds left, class, what to do and why.
-    pub pauses: BTreeMap<String, (f64, String, String)>,
-    /// The last changes, oldest first.
-    pub changes: Vec<Change>,
-}
-
-/// What a worker holds of an account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Held {
-    /// The worker.
-    pub owner: OwnerId,
-    /// Calls that run.
-    pub in_flight: u64,
-    /// Calls that it may run at once.
-    pub slots: u64,
-    /// Whether it waits for quota.
-    pub waits: bool,
-}
-
 impl Account {
     /// Takes in what a worker tells, and leases it what it may use. `now` is the store's clock.
     pub fn lease(&mut self, now: Micros, owner: OwnerId, ask: &Ask) -> Grant {
@@ -155,6 +125,7 @@ impl Account {
         }
         let limits = self.limits();
         self.give_back(now, ask);
+        self.recent.hear(now, ask.heard);
         let learnt = self.adapt.hear(now, ask.heard, self.in_flight(), ask.full, self.is_known(limits));
         if let Some(what) = &learnt {
             self.note(now, "learnt", what.clone());
@@ -162,7 +133,10 @@ impl Account {
         self.turn(now, limits);
         let sights = self.look(now, owner, ask);
         let is_open = sights.iter().any(|sight| !matches!(sight, Sight::Paused { .. }));
-        let blocked = self.blocked(now, limits, ask);
+        let blocked = self.blocked(now, limits, |dimension| {
+            let want = ask.want[dimension];
+            (want.units > 0).then_some(want.least.max(1))
+        });
         let slices = PerDimension::from_fn(|dimension| {
             let may = (is_open || ask.looks.is_empty()) && blocked.is_none();
             may.then(|| self.slice(now, owner, dimension, limits, ask)).flatten()
@@ -195,12 +169,14 @@ impl Account {
 
     /// Sets the limits of the whole fleet, or leaves them to the workers' files again.
     pub fn set(&mut self, now: Micros, limits: Option<Limits>, by: &str) {
-        let what = match &limits {
-            Some(limits) => format!("set {limits}"),
-            None => "left to the workers' files".to_owned(),
-        };
+        let before = self.limits();
         self.set = limits;
-        self.adapt.forget_pace();
+        let what = match &limits {
+            Some(limits) => format!("set {limits}; it was {before}"),
+            None => format!("left to the workers' files; it was {before}"),
+        };
+        self.set_by = limits.map(|_| Change { at: now, by: by.to_owned(), what: what.clone() });
+        self.begin_anew();
         self.note(now, by, what);
     }
 
@@ -212,53 +188,6 @@ impl Account {
     /// Returns what somebody set for the whole fleet.
     pub const fn set_limits(&self) -> Option<Limits> {
         self.set
-    }
-
-    /// Returns how it stands at `now`.
-    pub fn standing(&self, account: &str, now: Micros) -> Standing {
-        let by_unit = |value: &dyn Fn(Dimension) -> Option<u64>| {
-            Dimension::ALL.into_iter().filter_map(|dimension| Some((dimension.unit(), value(dimension)?))).collect()
-        };
-        let mut configured: Vec<(Limits, usize)> = Vec::new();
-        for holder in self.holders.values() {
-            match configured.iter_mut().find(|(limits, _)| *limits == holder.configured) {
-                Some((_, count)) => *count += 1,
-                None => configured.push((holder.configured, 1)),
-            }
-        }
-        let limits = self.limits();
-        let today = self.day.number == now.div_euclid(DAY);
-        Standing {
-            account: account.to_owned(),
-            per_minute: by_unit(&|dimension| self.rate(dimension, limits).map(whole)),
-            set: self.set,
-            configured,
-            learnt_rpm: self.adapt.pace().map(whole),
-            told: by_unit(&|dimension| self.told?.0.per_minute[dimension]),
-            slots: self.total_slots(now, limits),
-            in_flight: self.in_flight(),
-            requests_today: if today { self.day.requests } else { 0 },
-            tokens_today: if today { self.day.tokens } else { 0 },
-            workers: self
-                .holders
-                .iter()
-                .map(|(owner, holder)| Held {
-                    owner: *owner,
-                    in_flight: holder.in_flight,
-                    slots: holder.slots,
-                    waits: holder.waits,
-                })
-                .collect(),
-            pauses: self
-                .pauses
-                .iter()
-                .map(|(name, pause)| {
-                    let left = Duration::from_micros(u64::try_from(pause.until - now).unwrap_or_default());
-                    (name.to_string(), (left.as_secs_f64(), pause.class.clone(), pause.reason.clone()))
-                })
-                .collect(),
-            changes: self.changes.clone(),
-        }
     }
 
     /// Follows the store's clock, also where it was set back: every time that is kept moves along. Returns the time that counts.
@@ -278,6 +207,7 @@ impl Account {
             self.opened_at = self.opened_at.map(|at| at - back);
             self.told = self.told.map(|(told, at)| (told, at - back));
             self.adapt.shift(back);
+            self.recent.clear();
         }
         self.updated_at = now;
         let number = now.div_euclid(DAY);
@@ -289,6 +219,11 @@ impl Account {
     }
 
     fn hold(&mut self, now: Micros, owner: OwnerId, ask: &Ask) {
+        if let Some(before) = self.holders.get(&owner).map(|holder| holder.configured)
+            && before != ask.configured
+        {
+            self.note_file(now, before, ask.configured);
+        }
         let holder = self.holders.entry(owner).or_default();
         holder.configured = ask.configured;
         holder.in_flight = ask.in_flight;
@@ -301,6 +236,26 @@ impl Account {
         holder.seen_at = now;
     }
 
+    /// Notes that a worker's file says something else now. All of them read the same change, which is one.
+    fn note_file(&mut self, now: Micros, before: Limits, after: Limits) {
+        const BY: &str = "workers' files";
+
+        if self.set.is_none() {
+            self.begin_anew();
+        }
+        let what = format!("{after}; it was {before}");
+        let is_same = |change: &Change| change.by == BY && change.what == what && now - change.at < SAME_CHANGE;
+        if !self.changes.iter().any(is_same) {
+            self.note(now, BY, what);
+        }
+    }
+
+    /// Forgets what other limits taught.
+    fn begin_anew(&mut self) {
+        self.adapt.forget_pace();
+        self.recent.clear();
+    }
+
     /// Returns the limits that somebody wrote down: those of the fleet, else the lowest of the workers' files.
     fn limits(&self) -> Limits {
         self.set.unwrap_or_else(|| {
@@ -308,11 +263,21 @@ impl Account {
         })
     }
 
-    /// Returns what is allowed in a minute.
-    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+    /// Returns what is allowed in a minute; what a day allows, where nothing else bounds it.
     fn rate(&self, dimension: Dimension, limits: Limits) -> Option<f64> {
+        self.lowest(dimension, limits.per_minute(dimension))
+    }
+
+    /// Returns what is allowed in a minute, the limits of a day aside.
+    fn of_a_minute(&self, dimension: Dimension, limits: Limits) -> Option<f64> {
+        self.lowest(dimension, Limits { rpd: None, tpd: None, ..limits }.per_minute(dimension))
+    }
+
+    /// Returns the lowest of what was written down, told and learnt.
+    #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
+    fn lowest(&self, dimension: Dimension, written: Option<u64>) -> Option<f64> {
         let told = self.told.and_then(|(told, _)| told.per_minute[dimension]);
-        let known = lower(limits.per_minute(dimension), told).map(|known| known as f64);
+        let known = lower(written, told).map(|known| known as f64);
         if dimension == Dimension::Requests { lower_f64(known, self.adapt.pace()) } else { known }
     }
 
@@ -344,6 +309,7 @@ impl Account {
     fn give_back(&mut self, now: Micros, ask: &Ask) {
         for dimension in Dimension::ALL {
             let units = ask.unused[dimension];
+            self.recent.count(now, dimension, -units);
             if units != 0
                 && let Some(rate) = self.rates[dimension]
             {
@@ -384,9 +350,11 @@ impl Account {
         if let Some(holder) = self.holders.get_mut(&owner) {
             holder.ends[dimension] = Some(now + slice.ends);
         }
+        let units = i64::try_from(slice.units).unwrap_or_default();
+        self.recent.count(now, dimension, units);
         match dimension {
-            Dimension::Requests => self.day.requests += i64::try_from(slice.units).unwrap_or_default(),
-            Dimension::Tokens => self.day.tokens += i64::try_from(slice.units).unwrap_or_default(),
+            Dimension::Requests => self.day.requests += units,
+            Dimension::Tokens => self.day.tokens += units,
             Dimension::InputTokens | Dimension::OutputTokens => {}
         }
         Some(slice)
@@ -405,16 +373,14 @@ impl Account {
         Some(limit.saturating_sub(u64::try_from(used).unwrap_or_default()))
     }
 
-    /// Tells which limit is used up until tomorrow.
-    fn blocked(&self, now: Micros, limits: Limits, ask: &Ask) -> Option<Blocked> {
-        let length = Duration::from_micros(u64::try_from(DAY - now.rem_euclid(DAY)).unwrap_or_default());
+    /// Tells which limit is used up until tomorrow, of those of which so much is wanted at least.
+    fn blocked(&self, now: Micros, limits: Limits, least: impl Fn(Dimension) -> Option<u64>) -> Option<Blocked> {
         [(Dimension::Requests, self.rpd(limits), "calls"), (Dimension::Tokens, limits.tpd, "tokens")]
             .into_iter()
             .find_map(|(dimension, limit, what)| {
-                let want = ask.want[dimension];
                 let left = self.left_today(dimension, limits)?;
-                (want.units > 0 && left < want.least.max(1)).then(|| Blocked {
-                    length,
+                (left < least(dimension)?).then(|| Blocked {
+                    length: standing::day_left(now),
                     reason: format!(
                         "the limit of {} {what} a day is used up; it begins anew at midnight UTC",
                         limit.unwrap_or_default()
@@ -425,7 +391,11 @@ impl Account {
 
     fn look(&mut self, now: Micros, owner: OwnerId, ask: &Ask) -> Vec<Sight> {
         let mut sights = Vec::with_capacity(ask.looks.len());
+        if !ask.looks.is_empty() {
+            self.models.retain(|_, seen_at| now - *seen_at < UNSERVED);
+        }
         for look in &ask.looks {
+            self.models.insert(Arc::clone(&look.group), now);
             let mut pause = self.pauses.remove(&look.deployment);
             let was_open = pause.is_none();
             if pause::see(&mut pause, now, owner, look) {

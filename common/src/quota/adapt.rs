@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Micros;
+use crate::outcome::Usage;
 
 /// Calls at once with which an account begins of which nothing is known.
 pub(super) const FIRST_WINDOW: f64 = 32.0;
@@ -92,6 +93,18 @@ pub struct Heard {
     pub overloaded: u64,
     /// Calls that ended with an error of the server.
     pub troubled: u64,
+    /// Tokens of input of calls that ended.
+    pub input_tokens: u64,
+    /// Tokens of output of calls that ended.
+    pub output_tokens: u64,
+}
+
+impl Heard {
+    /// Counts the tokens of a call that ended.
+    pub fn count(&mut self, usage: &Usage) {
+        self.input_tokens += u64::from(usage.input_tokens.unwrap_or_default());
+        self.output_tokens += u64::from(usage.output_tokens.unwrap_or_default());
+    }
 }
 
 impl Adapt {

@@ -52,6 +52,8 @@ impl Told {
 pub struct Look {
     /// The deployment's name.
     pub deployment: Arc<str>,
+    /// The model group that it serves.
+    pub group: Arc<str>,
     /// Why it must rest, if this worker found that.
     pub pause: Option<Pausing>,
     /// How the probe went that this worker was allowed.

@@ -11,8 +11,9 @@ mod ask;
 mod clock;
 mod limits;
 mod pause;
+mod recent;
 
-pub use account::{Account, Change, Held, Standing};
+pub use account::{Account, Change, Held, Paused, Standing, UsedUp};
 pub use adapt::Heard;
 pub use ask::{Ask, Blocked, Grant, Look, Pausing, Probed, Sight, Told};
 pub use clock::{Slice, Want};

@@ -111,7 +111,15 @@ mod tests {
     }
 
     fn look() -> Look {
-        Look { deployment: "d".into(), pause: None, probed: None, ready: true, again: false, fresh: false }
+        Look {
+            deployment: "d".into(),
+            group: "m".into(),
+            pause: None,
+            probed: None,
+            ready: true,
+            again: false,
+            fresh: false,
+        }
     }
 
     fn fault(length: Option<Duration>) -> Look {

@@ -33,7 +33,7 @@ pub use error::{Error, Result};
 pub use keeper::{Burial, DeadLetter, Due, Keepership, Unpublished};
 pub use postgres::PostgresStore;
 pub use producer::{BatchSelector, Chunk, Opened, Recorded, Sealed};
-pub use reader::{Cursor, ErrorCount, InvalidCursor, Page, Progress, Wait, WorkerRow};
+pub use reader::{Cursor, ErrorCount, InvalidCursor, Page, Progress, Wait, WaitKind, WorkerRow};
 pub(crate) use sqlite::Enqueued;
 pub use sqlite::{SqliteStore, WorkerLock};
 pub use worker::{

@@ -1,5 +1,6 @@
 //! What readers of results and of the fleet get.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -64,12 +65,25 @@ pub struct ErrorCount {
 }
 
 /// How many jobs of a batch are where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
     /// Held by a worker.
     pub held: u64,
     /// Waiting for their time.
     pub waiting: u64,
+    /// Those held by a worker, by model group.
+    pub held_by_model: BTreeMap<String, u64>,
+}
+
+impl Progress {
+    /// Adds what one model group has.
+    pub(super) fn add(&mut self, model: String, held: u64, waiting: u64) {
+        self.held += held;
+        self.waiting += waiting;
+        if held > 0 {
+            self.held_by_model.insert(model, held);
+        }
+    }
 }
 
 /// A worker as others see it.
@@ -94,4 +108,35 @@ pub struct Wait {
     pub jobs: u64,
     /// When the first of them is due; `None` where they are queued already.
     pub until: Option<DateTime<Utc>>,
+}
+
+/// What kind of wait it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitKind {
+    /// For a rate limit.
+    Quota,
+    /// For its next call, after one that failed or was refused.
+    BackOff,
+    /// For a deployment that is paused.
+    Paused,
+    /// For a worker to take it.
+    Queued,
+}
+
+impl Wait {
+    /// Tells which kind it is, for people: nothing is decided by it.
+    pub fn kind(&self) -> WaitKind {
+        let Some(reason) = self.reason.as_deref().filter(|reason| *reason != "released") else {
+            return WaitKind::Queued;
+        };
+        if self.until.is_none() {
+            WaitKind::Queued
+        } else if reason.starts_with("waits for the rate limit") || reason.starts_with("the limit of ") {
+            WaitKind::Quota
+        } else if reason.starts_with("deployment ") {
+            WaitKind::Paused
+        } else {
+            WaitKind::BackOff
+        }
+    }
 }

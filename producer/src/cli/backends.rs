@@ -17,6 +17,15 @@ const SIMULATED_LATENCY: Duration = Duration::from_millis(200);
 
 /// Reads the configuration; `simulator` takes every model group's place.
 pub(super) fn config(global: &Global, overrides: Overrides, simulator: Option<&Simulator>) -> Result<Config, Fault> {
+    Ok(config_and_sources(global, overrides, simulator)?.0)
+}
+
+/// Reads the configuration, and says from what, for who follows it.
+pub(super) fn config_and_sources(
+    global: &Global,
+    overrides: Overrides,
+    simulator: Option<&Simulator>,
+) -> Result<(Config, Sources), Fault> {
     let overrides =
         overrides.set("database_url", global.database_url.as_deref()).set("amqp_url", global.amqp_url.as_deref());
     let simulator = simulator.map(|simulator| simulator.base_url().parse()).transpose().map_err(|_| {
@@ -30,11 +39,11 @@ pub(super) fn config(global: &Global, overrides: Overrides, simulator: Option<&S
         overrides,
         simulator,
     };
-    let config = Config::load(sources)?;
+    let config = Config::load(sources.clone())?;
     if !global.quiet {
         config.warnings().iter().for_each(|warning| ui::tell(&format!("warning: {warning}")));
     }
-    Ok(config)
+    Ok((config, sources))
 }
 
 /// Says what a LiteLLM configuration means here that it does not mean there; for commands that make calls.

@@ -13,9 +13,10 @@ use super::Global;
 use super::backends;
 use super::fault::{Exit, Fault};
 use super::jobs;
+use super::pace;
 use super::progress::{Progress, Style, View};
 use super::stop::Stop;
-use super::table::{ago, columns, cost, count, plural, soon};
+use super::table::{ago, columns, cost, count, duration, plural, soon};
 use super::ui;
 
 /// How often a batch that is watched is looked at.
@@ -144,7 +145,7 @@ async fn watch(global: &Global, args: &StatusArgs, producer: &Producer) -> Resul
 }
 
 fn describe(status: &Status, now: DateTime<Utc>) -> String {
-    let Status { batch, held, waiting, errors, paused, waits, unserved, workers, in_flight: _ } = status;
+    let Status { batch, held, waiting, errors, paused, waits, unserved, workers, in_flight: _, models, eta_s } = status;
     let counters = &batch.counters;
     let mut rows = vec![
         vec!["batch".to_owned(), format!("{} ({})", batch.name, batch.id)],
@@ -178,6 +179,17 @@ fn describe(status: &Status, now: DateTime<Utc>) -> String {
         for Unserved { model, near } in unserved {
             let near = near.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             add("waits for", format!("a worker that serves `{model}`{near}"));
+        }
+        for pace in models {
+            add("model", format!("{}: {}", pace.model, pace::describe(pace)));
+        }
+        if let Some(eta_s) = eta_s {
+            add("to go", duration(Duration::from_secs(*eta_s)));
+        }
+        for why in models.iter().filter_map(|pace| pace.held_up.as_ref()) {
+            if !paused.iter().filter_map(DeploymentReport::reason).any(|reason| why.starts_with(&reason)) {
+                add("waits for", why.clone());
+            }
         }
         let paused: Vec<String> = paused.iter().filter_map(DeploymentReport::reason).collect();
         paused.iter().for_each(|reason| add("waits for", reason.clone()));
@@ -263,6 +275,8 @@ mod tests {
             ],
             workers: 1,
             in_flight: 4,
+            models: vec![pace::of_a_busy_model()],
+            eta_s: Some(149),
         };
         let text = describe(&status, time);
         let (_, rest) = text.split_once('\n').unwrap();
@@ -271,6 +285,8 @@ mod tests {
             "state      running, simulated\ndone       12 of 1,500\nsucceeded  10\nfailed     2\nrunning    4\ncalls      15\n\
              tokens     12,000 in, 900 out\ncost       $0.0123\nworkers    1\n\
              waits for  a worker that serves `gpt-4i`; did you mean `gpt-4o`?\nwaits for  a worker that serves `llama`\n\
+             model      gpt-4o: 9.8 calls/s, 4,100 tokens/s, 98% of 600 rpm, 30 in flight, 1,312 wait for quota, 12 wait for a retry\n\
+             to go      2m29s\n\
              waits for  deployment gpt-4o: set OPENAI_API_KEY (401)\nwaits for  retry after Timeout: 1,200 jobs, next in 1m30s\n\
              waits for  released: 1 job, next now\nerror      2 × Timeout: too\n"
         );

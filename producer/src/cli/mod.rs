@@ -20,9 +20,11 @@ mod fault;
 mod first;
 mod follow;
 mod jobs;
+mod limits;
 mod live;
 mod look;
 mod models;
+mod pace;
 mod place;
 mod progress;
 mod prune;
@@ -34,6 +36,7 @@ mod scratch;
 mod settings;
 mod show;
 mod simulate;
+mod standing;
 mod steer;
 mod stop;
 mod submit;
@@ -42,6 +45,7 @@ mod table;
 mod ui;
 mod watch;
 mod when;
+mod who;
 mod work;
 
 use fault::{Exit, Fault};
@@ -127,6 +131,8 @@ enum Command {
     Retry(steer::RetryArgs),
     /// Look at once whether paused deployments work again
     Resume(resume::Args),
+    /// Show rate limits and what of them is in use; set them for all workers
+    Limits(limits::Args),
     /// Check the database, the queue and every deployment
     Check(check::Args),
     /// Show which models workers serve and the configuration has
@@ -221,6 +227,7 @@ async fn dispatch(Cli { global, command }: Cli) -> Result<Exit, Fault> {
         Command::Cancel(args) => steer::cancel(&global, &args).await,
         Command::Retry(args) => steer::retry(&global, &args).await,
         Command::Resume(args) => resume::run(&global, &args).await,
+        Command::Limits(args) => limits::run(&global, args).await,
         Command::Check(args) => check::run(&global, &args).await,
         Command::Models(args) => models::run(&global, &args).await,
         Command::Config(args) => settings::run(&global, &args),
@@ -248,7 +255,9 @@ mod tests {
 
     #[test]
     fn every_command_has_examples() {
-        for command in super::command().get_subcommands() {
+        let root = super::command();
+        let nested = root.get_subcommands().flat_map(clap::Command::get_subcommands);
+        for command in root.get_subcommands().chain(nested) {
             let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(text.contains("Examples:"), "{} has none", command.get_name());
         }

@@ -5,11 +5,12 @@ use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use gristmill_common::store::{DeploymentReport, ErrorCount};
-use gristmill_producer::{Status, Submission};
+use gristmill_producer::{ModelPace, Status, Submission};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::Global;
+use super::pace;
 use super::table::{count, duration, money};
 use super::ui;
 
@@ -25,6 +26,9 @@ const WIDTH: usize = 80;
 const NARROW: usize = 60;
 /// Columns of the bar itself, at least and at most.
 const BAR: std::ops::RangeInclusive<usize> = 8..=24;
+
+/// Models that have a line of their own at most.
+const SHOWN_MODELS: usize = 8;
 
 /// What a batch waits for that nobody works.
 const NO_WORKER: &str = "a worker: start one with `gristmill worker`";
@@ -59,11 +63,16 @@ pub(super) struct View {
     pub(super) running: u64,
     /// Jobs a second, lately.
     pub(super) rate_per_s: f64,
-    /// Seconds to go at that rate.
+    /// Seconds to go at that rate, or at what limits allow if that is less.
     pub(super) eta_s: Option<u64>,
     pub(super) top_error: Option<String>,
     /// What keeps it from going on.
     pub(super) waiting_for: Option<String>,
+    /// How its models go.
+    pub(super) models: Vec<ModelPace>,
+    /// How often a job was called so far.
+    #[serde(skip)]
+    pub(super) calls_per_job: f64,
     /// Those of `done` that had ended before this began.
     #[serde(skip)]
     pub(super) before: u64,
@@ -85,7 +94,7 @@ impl View {
 
     /// Makes the view of a batch that is looked at from outside.
     pub(super) fn of_status(status: &Status) -> Self {
-        let Status { batch, held, errors, paused, workers, in_flight, .. } = status;
+        let Status { batch, held, errors, paused, workers, in_flight, models, .. } = status;
         let counters = &batch.counters;
         let no_worker = (*workers == 0).then(|| NO_WORKER.to_owned());
         Self {
@@ -96,7 +105,9 @@ impl View {
             failed: counters.done() - counters.succeeded,
             running: (*held).min(*in_flight),
             top_error: errors.first().map(top_error),
-            waiting_for: paused.first().and_then(DeploymentReport::reason).or(no_worker),
+            waiting_for: paused.first().and_then(DeploymentReport::reason).or_else(|| held_up(models)).or(no_worker),
+            models: models.clone(),
+            calls_per_job: batch.calls_per_job(),
             workers: *workers as u64,
             cost_usd: batch.cost_usd(),
             ..Self::default()
@@ -106,7 +117,7 @@ impl View {
     /// Takes what the submission says, and what keeps the batch from going on.
     pub(super) fn fill(&mut self, submission: &Submission, paused: Option<String>) {
         let no_worker = (submission.batch.is_some() && self.workers == 0).then(|| NO_WORKER.to_owned());
-        self.waiting_for = submission.waiting_for.clone().or(paused).or(no_worker);
+        self.waiting_for = submission.waiting_for.clone().or(paused).or_else(|| held_up(&self.models)).or(no_worker);
     }
 
     /// Says how far it is in at most `width` columns, the most telling first.
@@ -125,6 +136,11 @@ impl View {
         if self.running > 0 {
             parts.push(format!("{} running", count(self.running)));
         }
+        if let [pace] = &self.models[..] {
+            parts.extend(pace::share(pace));
+        }
+        parts.extend(pace::waits(&self.models));
+        parts.extend(pace::tokens(ModelPace::sum(&self.models, |pace| pace.tokens_per_s)));
         if let Some(usd) = self.cost_usd.filter(|usd| *usd > 0.0) {
             parts.push(money(usd));
         }
@@ -157,7 +173,17 @@ impl View {
             text.push('\n');
             text.push_str(&cut(&note, width));
         }
+        for line in self.model_lines() {
+            text.push('\n');
+            text.push_str(&cut(&line, width));
+        }
         text
+    }
+
+    /// Says of each of several models how it goes; of one alone, the line does.
+    fn model_lines(&self) -> Vec<String> {
+        let shown = if self.models.len() > 1 { &self.models[..self.models.len().min(SHOWN_MODELS)] } else { &[] };
+        shown.iter().map(|pace| format!("{}: {}", pace.model, pace::describe(pace))).collect()
     }
 
     fn bar(&self, width: usize) -> String {
@@ -165,6 +191,12 @@ impl View {
         let full = usize::try_from(share).unwrap_or(width);
         format!("{}{}", "━".repeat(full), "─".repeat(width - full))
     }
+}
+
+/// Says why none of the models goes on.
+fn held_up(models: &[ModelPace]) -> Option<String> {
+    let all: Option<Vec<&String>> = models.iter().map(|pace| pace.held_up.as_ref()).collect();
+    all?.first().map(|why| (*why).clone())
 }
 
 /// Says an error with how often it came.
@@ -226,6 +258,7 @@ impl Progress {
                     ui::tell(&format!("  {new}"));
                 }
                 self.last_note = note;
+                view.model_lines().iter().for_each(|line| ui::tell(&format!("  {}", cut(line, usize::MAX))));
             }
             Kind::Json if due(JSON_EVERY) => {
                 ui::event(view);
@@ -257,11 +290,13 @@ impl Progress {
             return;
         }
         #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-        let (done, left) = (done_now.saturating_sub(*before) as f64, view.total.saturating_sub(view.done) as f64);
+        let done = done_now.saturating_sub(*before) as f64;
         view.rate_per_s = done / seconds;
+        let left = view.total.saturating_sub(view.done);
+        let to_go = ModelPace::to_go(&view.models, left, view.calls_per_job, view.rate_per_s);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate; casts saturate")]
-        let eta = (left / view.rate_per_s).ceil() as u64;
-        view.eta_s = (view.rate_per_s > 0.0).then_some(eta);
+        let whole = |to_go: Duration| to_go.as_secs_f64().ceil() as u64;
+        view.eta_s = to_go.map(whole);
     }
 }
 
@@ -346,6 +381,27 @@ mod tests {
     }
 
     #[test]
+    fn the_limit_and_what_waits_for_it_are_told() {
+        let one = View { models: vec![pace::of_a_busy_model()], ..view() };
+        assert_eq!(
+            one.line(199),
+            "1,200/12,500 done, 3 failed, 61.2/s, 3m05s to go, 128 running, 98% of 600 rpm, 1,312 wait for quota, \
+             12 wait for a retry, 4,100 tokens/s, $0.0123"
+        );
+        let other = ModelPace { model: "claude".to_owned(), ..ModelPace::default() };
+        let two = View { models: vec![other, pace::of_a_busy_model()], ..view() };
+        let drawing = two.drawing(79);
+        let lines: Vec<&str> = drawing.lines().skip(1).collect();
+        assert_eq!(lines[0], "claude: 0.0 calls/s");
+        assert!(lines[1].starts_with("gpt-4o: 9.8 calls/s, 4,100 tokens/s, 98% of 600 rpm, 30 in flight"), "{drawing}");
+        let why = "account a: the limit of 1000 calls a day is used up; it goes on in 1h00m".to_owned();
+        let mut view =
+            View { models: vec![ModelPace { held_up: Some(why.clone()), ..ModelPace::default() }], ..view() };
+        view.fill(&Submission::default(), None);
+        assert_eq!(view.waiting_for, Some(why));
+    }
+
+    #[test]
     fn a_drawing_fits_every_width() {
         let error =
             Some("7 × BadRequestError: 这个模型的最大上下文长度是 128000 tokens 🚧 \u{1b}[2Jand more".to_owned());
@@ -388,6 +444,7 @@ mod tests {
                 "done",
                 "eta_s",
                 "failed",
+                "models",
                 "rate_per_s",
                 "running",
                 "succeeded",

@@ -115,7 +115,11 @@ fn commands() -> String {
     let mut root = super::command().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
     root.build();
     for command in root.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
-        section(&mut text, &format!("gristmill {}", command.get_name()), command.clone());
+        let name = format!("gristmill {}", command.get_name());
+        section(&mut text, &name, command.clone());
+        for nested in command.get_subcommands().filter(|nested| nested.get_name() != "help") {
+            section(&mut text, &format!("{name} {}", nested.get_name()), nested.clone());
+        }
     }
     text
 }

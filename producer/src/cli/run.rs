@@ -82,7 +82,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
         .set("api_base", args.api_base)
         .set("concurrency", args.concurrency.map(|number| number.to_string()))
         .set("num_retries", args.num_retries.map(|number| number.to_string()));
-    let config = backends::config(global, overrides, simulator.as_ref())?;
+    let (config, sources) = backends::config_and_sources(global, overrides, simulator.as_ref())?;
     backends::tell_notices(global, &config);
     let models: Vec<Arc<str>> = checked.models.keys().cloned().collect();
     let deployments = backends::deployments(&config, &models)?;
@@ -115,7 +115,10 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
              of this process alone",
         );
     }
-    let worker = gristmill_worker::Options::from_config(&config, &backend, deployments)?;
+    let worker = gristmill_worker::Options {
+        limits: gristmill_worker::reload::limits(&config, sources),
+        ..gristmill_worker::Options::from_config(&config, &backend, deployments)?
+    };
     let drive = Drive {
         global,
         backend: &backend,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use gristmill_common::failure::ErrorClass;
 use gristmill_common::id::BatchId;
 use gristmill_common::store::{DeploymentReport, Store};
+use gristmill_producer::ModelPace;
 
 use super::disk;
 use super::drive::{Drive, Shared};
@@ -26,6 +27,8 @@ const ERRORS_EVERY: Duration = Duration::from_secs(10);
 const FEW_ERRORS_EVERY: Duration = Duration::from_secs(1);
 /// Failed rows that are few.
 const FEW_ERRORS: u64 = 2_000;
+/// Kinds of waiting that are counted.
+const MOST_WAITS: u32 = 100;
 /// How long a look may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long nothing may end before the disk is looked at, and between two looks.
@@ -157,6 +160,7 @@ impl Watch {
         let counts = *self.counts.borrow();
         self.count(counts, already_there);
         (self.view.running, self.view.waiting_for) = (0, None);
+        self.view.models.clear();
         self.progress.finish(&mut self.view);
     }
 
@@ -210,8 +214,14 @@ impl Watch {
 
     async fn look(&mut self, batch: BatchId, failed: u64) -> gristmill_common::store::Result<()> {
         let found = self.store.batch(&gristmill_common::store::BatchSelector::Id(batch)).await?;
-        self.view.cost_usd = found.and_then(|found| found.cost_usd());
-        let held = self.store.progress(batch).await?.held;
+        self.view.cost_usd = found.as_ref().and_then(gristmill_common::batch::Batch::cost_usd);
+        self.view.calls_per_job = found.map_or(1.0, |found| found.calls_per_job());
+        let progress = self.store.progress(batch).await?;
+        let waits = self.store.waits(batch, MOST_WAITS).await?;
+        let standings = self.store.standings().await?;
+        let models: Vec<&str> = self.models.iter().map(|model| &**model).collect();
+        self.view.models = ModelPace::of_batch(&models, &progress, &waits, &standings);
+        let held = progress.held;
         let workers = self.store.workers().await?;
         let alive = workers.iter().filter(|worker| worker.alive);
         self.in_flight = alive.clone().map(|worker| u64::from(worker.in_flight)).sum();

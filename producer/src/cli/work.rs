@@ -41,7 +41,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
         .set("concurrency", args.concurrency.map(|number| number.to_string()))
         .set("num_retries", args.num_retries.map(|number| number.to_string()))
         .set("health_listen", args.health_listen);
-    let config = backends::config(global, overrides, None)?;
+    let (config, sources) = backends::config_and_sources(global, overrides, None)?;
     backends::tell_notices(global, &config);
     let deployments =
         if args.model.is_empty() { config.deployments()? } else { backends::deployments(&config, &args.model)? };
@@ -58,6 +58,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     }
     let options = gristmill_worker::Options {
         health_listen: config.health_listen,
+        limits: gristmill_worker::reload::limits(&config, sources),
         ..gristmill_worker::Options::from_config(&config, &backend, deployments)?
     };
     let abort = stop.abort.clone();

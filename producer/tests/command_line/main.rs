@@ -9,6 +9,7 @@ mod call;
 mod checking;
 mod desk;
 mod embedded;
+mod limiting;
 mod meeting;
 mod pruning;
 mod settings;

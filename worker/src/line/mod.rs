@@ -276,6 +276,7 @@ impl Permit {
     pub(crate) fn settle(&mut self, estimator: &Estimator, usage: &gristmill_common::outcome::Usage) {
         estimator.learn(&self.gate.deployment, self.size, usage);
         self.used = estimator.used(&self.gate.deployment, &self.taken, usage);
+        self.gate.ledger.hear(|heard| heard.count(usage));
     }
 
     /// Says what the call showed and how long it took, and frees its slots.

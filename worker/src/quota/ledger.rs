@@ -106,9 +106,9 @@ impl Ledger {
         self.lock().told = told;
     }
 
-    /// Replaces the limits that this worker's file says.
-    pub(crate) fn configure(&self, limits: Limits) {
-        self.lock().configured = limits;
+    /// Replaces the limits that this worker's file says; returns what it said before.
+    pub(crate) fn configure(&self, limits: Limits) -> Limits {
+        std::mem::replace(&mut self.lock().configured, limits)
     }
 
     /// Tells whether tokens are limited, so that it is worth counting them.
@@ -129,11 +129,6 @@ impl Ledger {
     pub(crate) fn calls_per_second(&self) -> Option<f64> {
         let state = self.lock();
         Some(state.per_minute[Dimension::Requests]? as f64 / 60.0 / state.sharers.max(1) as f64)
-    }
-
-    /// Returns how many calls run.
-    pub(crate) fn in_flight(&self) -> u64 {
-        self.lock().in_flight
     }
 
     /// Says for people what is limited.
@@ -181,6 +176,8 @@ impl Ledger {
         state.heard.refused += ask.heard.refused;
         state.heard.overloaded += ask.heard.overloaded;
         state.heard.troubled += ask.heard.troubled;
+        state.heard.input_tokens += ask.heard.input_tokens;
+        state.heard.output_tokens += ask.heard.output_tokens;
         for dimension in Dimension::ALL {
             state.unused[dimension] += ask.unused[dimension].min(0);
         }

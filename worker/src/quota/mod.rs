@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::gate::Gate;
 use crate::line::Line;
 
+mod follow;
 mod ledger;
 mod need;
 mod size;
 
+pub(crate) use follow::Follow;
 pub(crate) use ledger::{Demand, Ledger, Need, Taken};
 pub(crate) use need::Estimator;
 pub(crate) use size::Size;
@@ -63,6 +65,12 @@ enum Pace {
 }
 
 impl Accounts {
+    /// Returns what follows changes of the limits in the worker's file.
+    pub(crate) fn follow(&self) -> Follow {
+        let ledgers = self.accounts.iter().map(|account| Arc::clone(&account.ledger)).collect();
+        Follow { ledgers, urgent: Arc::clone(&self.urgent) }
+    }
+
     /// Asks for what is needed and tells what is found, until `stop`; then gives up what it holds.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut is_failing = false;

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::quota::{Heard, Look, Pausing, Want};
 
@@ -53,7 +55,7 @@ fn the_lowest_of_the_files_counts_until_somebody_sets_limits() {
     let grant = account.lease(START, owners[1], &ask(limits(900), 1));
     assert_eq!((rpm(&grant), grant.drift), (Some(1_200), None));
     let change = account.standing("a", START).changes.pop().unwrap();
-    assert_eq!((change.by.as_str(), change.what.as_str()), ("ada@host", "set 1200 rpm"));
+    assert_eq!((change.by.as_str(), change.what.as_str()), ("ada@host", "set 1200 rpm; it was 600 rpm"));
     account.set(START, None, "ada@host");
     assert_eq!(rpm(&account.lease(START, owners[0], &ask(limits(600), 1))), Some(600));
 }
@@ -122,7 +124,15 @@ fn calls_at_once_are_never_given_twice_and_end_up_shared() {
 fn a_pause_stops_the_fleet_and_its_end_is_a_ramp() {
     let mut account = Account::default();
     let owners = owners(2);
-    let look = Look { deployment: "d".into(), pause: None, probed: None, ready: true, again: false, fresh: false };
+    let look = Look {
+        deployment: "d".into(),
+        group: "m".into(),
+        pause: None,
+        probed: None,
+        ready: true,
+        again: false,
+        fresh: false,
+    };
     let pausing = Pausing {
         length: Some(Duration::from_secs(5)),
         longest: Duration::from_secs(60),
@@ -179,4 +189,65 @@ fn refusals_below_the_written_limit_lower_the_pace_and_quiet_raises_it_again() {
         raised = grant.per_minute[Dimension::Requests].unwrap();
     }
     assert_eq!(raised, 6_000);
+}
+
+#[test]
+fn a_standing_tells_what_the_last_minute_used_of_the_tightest_limit() {
+    let mut account = Account::default();
+    let owner = owners(1)[0];
+    let limits = Limits { rpm: Some(600), tpm: Some(1_000_000), ..Limits::default() };
+    let look = Look {
+        deployment: "d".into(),
+        group: "m".into(),
+        pause: None,
+        probed: None,
+        ready: true,
+        again: false,
+        fresh: false,
+    };
+    let mut now = START;
+    for _ in 0..100 {
+        let heard = Heard { started: 2, input_tokens: 100, output_tokens: 20, ..Heard::default() };
+        account.lease(now, owner, &Ask { in_flight: 3, heard, looks: vec![look.clone()], ..ask(limits, 50) });
+        now += AGAIN;
+    }
+    let standing = account.standing("a", now);
+    assert_eq!(standing.models, ["m"]);
+    assert!((550.0..=660.0).contains(&standing.calls_per_minute), "{standing:?}");
+    assert!((33_000.0..=40_000.0).contains(&standing.tokens_per_minute), "{standing:?}");
+    assert!(standing.share_in_use.is_some_and(|share| share > 0.9), "{standing:?}");
+    assert_eq!((standing.tightest, standing.in_flight, standing.waiting), (Some("rpm"), 3, 61));
+    account.set(now, Some(Limits { rpm: Some(6_000), ..Limits::default() }), "ada@host");
+    let standing = account.standing("a", now);
+    assert_eq!(standing.share_in_use, Some(0.0), "what was used of the old limit is not used of the new one");
+    assert_eq!(standing.set_by.map(|change| change.by).as_deref(), Some("ada@host"));
+}
+
+#[test]
+fn a_limit_of_a_day_is_told_as_used_up_and_never_as_one_of_a_minute() {
+    let mut account = Account::default();
+    let owner = owners(1)[0];
+    let ask = ask(Limits { rpd: Some(10), ..Limits::default() }, 1_000);
+    for tick in 0..1_000 {
+        account.lease(START + tick * AGAIN, owner, &ask);
+    }
+    let standing = account.standing("a", START + 1_000 * AGAIN);
+    assert!(standing.per_minute.is_empty() && standing.share_in_use.is_none(), "{standing:?}");
+    assert_eq!((standing.rpd, standing.requests_today), (Some(10), 10));
+    assert!(standing.used_up.is_some_and(|used_up| used_up.reason.contains("10 calls a day")));
+    assert_eq!(account.standing("a", START + DAY).used_up, None);
+}
+
+#[test]
+fn a_change_of_the_workers_files_is_noted_once() {
+    let mut account = Account::default();
+    let owners = owners(3);
+    for rpm in [600, 900] {
+        for owner in &owners {
+            account.lease(START, *owner, &ask(limits(rpm), 1));
+        }
+    }
+    let changes = account.standing("a", START).changes;
+    let told: Vec<_> = changes.iter().map(|change| (change.by.as_str(), change.what.as_str())).collect();
+    assert_eq!(told, [("workers' files", "900 rpm; it was 600 rpm")]);
 }

@@ -190,13 +190,16 @@ pub(super) async fn errors(pool: &PgPool, batch: BatchId, limit: u32) -> Result<
 }
 
 const PROGRESS: &str = "-- live rows of a batch
-SELECT count(*) FILTER (WHERE state = 0) AS held, count(*) FILTER (WHERE state = 1) AS waiting
-FROM gristmill.live WHERE batch_id = $1";
+SELECT model_group, count(*) FILTER (WHERE state = 0) AS held, count(*) FILTER (WHERE state = 1) AS waiting
+FROM gristmill.live WHERE batch_id = $1 GROUP BY model_group";
 
 pub(super) async fn progress(pool: &PgPool, batch: BatchId) -> Result<Progress> {
     let query = sqlx::query(PROGRESS).bind(batch.uuid());
-    let row = query.fetch_one(pool).await.map_err(failed("counting live rows"))?;
-    Ok(Progress { held: row::count(&row, "held"), waiting: row::count(&row, "waiting") })
+    let mut progress = Progress::default();
+    for row in query.fetch_all(pool).await.map_err(failed("counting live rows"))? {
+        progress.add(row.get("model_group"), row::count(&row, "held"), row::count(&row, "waiting"));
+    }
+    Ok(progress)
 }
 
 const WAITS: &str = "-- what a batch waits for

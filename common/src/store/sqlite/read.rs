@@ -88,12 +88,15 @@ pub(super) async fn errors(core: &Core, batch: BatchId, limit: u32) -> Done<Vec<
 }
 
 const PROGRESS: &str = "-- live rows of a batch
-SELECT count(*) FILTER (WHERE state = 0) AS held, count(*) FILTER (WHERE state = 1) AS waiting
-FROM live WHERE batch_id = ?";
+SELECT model_group, count(*) FILTER (WHERE state = 0) AS held, count(*) FILTER (WHERE state = 1) AS waiting
+FROM live WHERE batch_id = ? GROUP BY model_group";
 
 pub(super) async fn progress(core: &Core, batch: BatchId) -> Done<Progress> {
-    let row = sqlx::query(PROGRESS).bind(batch.uuid()).fetch_one(&core.readers).await?;
-    Ok(Progress { held: count(&row, "held"), waiting: count(&row, "waiting") })
+    let mut progress = Progress::default();
+    for row in sqlx::query(PROGRESS).bind(batch.uuid()).fetch_all(&core.readers).await? {
+        progress.add(row.get("model_group"), count(&row, "held"), count(&row, "waiting"));
+    }
+    Ok(progress)
 }
 
 const WAITS: &str = "-- what a batch waits for

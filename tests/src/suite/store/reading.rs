@@ -1,6 +1,6 @@
 //! What readers see: batches, rows in order, errors, progress, hints.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -191,7 +191,8 @@ pub async fn progress_tells_held_from_waiting(lab: Lab) {
         .flush(worker, &[wake(&held[0], LONG), wake(&held[1], LONG), settle(&held[2], success("ok"))])
         .await
         .unwrap();
-    assert_eq!(lab.other.progress(submitted.id).await.unwrap(), Progress { held: 2, waiting: 2 });
+    let held_by_model = BTreeMap::from([("gpt-4o".to_owned(), 2)]);
+    assert_eq!(lab.other.progress(submitted.id).await.unwrap(), Progress { held: 2, waiting: 2, held_by_model });
 }
 
 pub async fn a_hint_comes_after_results(lab: Lab) {
