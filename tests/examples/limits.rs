@@ -7,7 +7,7 @@
     clippy::print_stdout,
     reason = "a measurement: what fails must panic, and its figures are printed"
 )]
-#![expect(clippy::cast_precision_loss, reason = "counts of a run")]
+#![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts of a run")]
 
 use std::time::{Duration, Instant};
 
@@ -199,7 +199,7 @@ async fn hidden() {
     for _ in 0..2 {
         fleet.worker(&[], &[]);
     }
-    all_succeed(&fleet, batch, 8_000).await;
+    all_succeed(&fleet, batch, 5_600).await;
     table(&fleet, 10);
     let seconds = stats(&fleet).limits.seconds;
     let late = seconds.iter().filter(|second| (60..120).contains(&second.second));
@@ -288,8 +288,8 @@ async fn fairness() {
 /// A worker is killed and another one started every 5 s.
 async fn churn() {
     let mut fleet = Fleet::start(simulator("rpm:6000", 300)).await;
-    configure(&fleet, &[(MODEL, "model: openai/sim-1, rpm: 6000")], "");
     fleet.keeper(&[]).await;
+    configure(&fleet, &[(MODEL, "model: openai/sim-1, rpm: 6000")], "");
     let batch = fleet.submit("churn", 6_000, |_, _| {}).await;
     let mut living = std::collections::VecDeque::new();
     for _ in 0..3 {

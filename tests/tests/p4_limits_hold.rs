@@ -1,4 +1,5 @@
 //! P4: limits hold over the fleet, and are used up; what refuses or fails is waited for, by all workers together.
+#![expect(clippy::unwrap_used, reason = "what a test sets up must work")]
 
 use std::time::Duration;
 
@@ -137,8 +138,9 @@ async fn a_fleet_slows_down_to_a_limit_that_nobody_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_workers_take_little_of_the_limit_with_them() {
     let mut fleet = Fleet::start(simulator("rpm:3000")).await;
-    configure(&fleet, "rpm: 3000");
+    // It serves a group that the configuration of the others does not know.
     fleet.keeper(&[]).await;
+    configure(&fleet, "rpm: 3000");
     let batch = fleet.submit("churn", 600, |_, _| {}).await;
     let control = fleet.simulator.control();
     let mut oldest = fleet.worker(&[], &[]);

@@ -183,7 +183,7 @@ impl Adapt {
             return false;
         }
         let tried = self.pace().unwrap_or_else(|| self.started / MEMORY_S * 60.0);
-        let episode = self.episode.get_or_insert(Episode { since: before, tried, ..Episode::default() });
+        let episode = self.episode.get_or_insert_with(|| Episode { since: before, tried, ..Episode::default() });
         episode.until = now;
         episode.started += started + std::mem::take(&mut episode.pending);
         episode.refused += refused;

@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "milliseconds and limits of a trial")]
+
 use std::collections::BinaryHeap;
 
 use gristmill_common::id::OwnerId;
