@@ -98,6 +98,12 @@ macro_rules! store_suite {
                 unfinished_jobs_are_found_in_pages
                 what_was_queued_and_lost_is_due_again
             }
+            limiting {
+                workers_that_lease_at_once_get_no_more_than_the_rate
+                accounts_are_leased_in_the_order_of_the_asks_and_each_apart
+                limits_that_somebody_sets_hold_for_every_worker_and_are_recorded
+                a_pause_that_one_worker_finds_holds_for_the_other
+            }
             letters {
                 a_letter_without_jobs_is_kept
                 the_jobs_of_a_letter_fail_unless_they_ended_or_are_held
@@ -208,6 +214,7 @@ mod tests {
             include_str!("flushing.rs"),
             include_str!("keeping.rs"),
             include_str!("letters.rs"),
+            include_str!("limiting.rs"),
             include_str!("producing.rs"),
             include_str!("random.rs"),
             include_str!("reading.rs"),

@@ -32,6 +32,7 @@ pub mod closing;
 pub mod flushing;
 pub mod keeping;
 pub mod letters;
+pub mod limiting;
 mod list;
 pub mod producing;
 pub mod random;
