@@ -36,6 +36,9 @@ pub struct ModelPace {
     pub paused: u64,
     /// Why nothing starts, and for how long yet.
     pub held_up: Option<String>,
+    /// Whether that is a day's limit, and no pause, which its deployment reports.
+    #[serde(skip)]
+    pub is_used_up: bool,
     /// What is left of a day's limit, in calls, and the whole of it; where one account has all calls.
     #[serde(skip)]
     pub day: Option<DayLeft>,
@@ -75,6 +78,14 @@ impl ModelPace {
         let limits: Option<Vec<f64>> = accounts.iter().map(|account| calls_per_s(account)).collect();
         let calls_per_s: f64 = accounts.iter().map(|account| account.calls_per_minute / 60.0).sum();
         let limit_calls_per_s = limits.filter(|limits| !limits.is_empty()).map(|limits| limits.iter().sum::<f64>());
+        let held_up = held_up(&accounts);
+        let is_used_up = held_up.is_some() && accounts.iter().any(|account| account.used_up.is_some());
+        let in_line = held - in_flight;
+        let (for_quota, for_pause) = match (&held_up, waits_for_limit) {
+            (Some(_), _) if !is_used_up => (0, in_line),
+            (_, true) => (in_line, 0),
+            _ => (0, 0),
+        };
         let only = if let [only] = accounts[..] { Some(only) } else { None };
         Self {
             model: model.to_owned(),
@@ -87,10 +98,11 @@ impl ModelPace {
             },
             limit: only.and_then(tightest),
             in_flight,
-            waiting_for_quota: kind(WaitKind::Quota) + if waits_for_limit { held - in_flight } else { 0 },
+            waiting_for_quota: kind(WaitKind::Quota) + for_quota,
             backing_off: kind(WaitKind::BackOff),
-            paused: kind(WaitKind::Paused),
-            held_up: held_up(&accounts),
+            paused: kind(WaitKind::Paused) + for_pause,
+            held_up,
+            is_used_up,
             day: only.and_then(day),
         }
     }
@@ -242,6 +254,20 @@ mod tests {
         assert!((pace.calls_per_s - 5.0).abs() < 1e-9 && (pace.tokens_per_s - 1_350.0).abs() < 1e-9);
         // The tokens of these calls leave 5.6 of the 10 that rpm alone would allow.
         assert!(pace.limit_calls_per_s.is_some_and(|limit| (limit - 5.555).abs() < 0.01));
+    }
+
+    #[test]
+    fn what_is_held_while_all_is_paused_waits_for_the_pause() {
+        let pause = gristmill_common::quota::Paused {
+            left_s: 90.4,
+            class: "AuthenticationError".to_owned(),
+            reason: "set OPENAI_API_KEY".to_owned(),
+        };
+        let pauses = BTreeMap::from([("d".to_owned(), pause)]);
+        let paces = ModelPace::of_batch(&[], &progress(40), &[], &[Standing { pauses, in_flight: 0, ..standing() }]);
+        assert_eq!((paces[0].waiting_for_quota, paces[0].paused, paces[0].is_used_up), (0, 40, false));
+        assert_eq!(paces[0].held_up.as_deref(), Some("deployment d: set OPENAI_API_KEY; it goes on in 1m31s"));
+        assert_eq!(seconds(&paces, 40, 0.0), None, "nobody knows when");
     }
 
     #[test]

@@ -186,10 +186,9 @@ fn describe(status: &Status, now: DateTime<Utc>) -> String {
         if let Some(eta_s) = eta_s {
             add("to go", duration(Duration::from_secs(*eta_s)));
         }
-        for why in models.iter().filter_map(|pace| pace.held_up.as_ref()) {
-            if !paused.iter().filter_map(DeploymentReport::reason).any(|reason| why.starts_with(&reason)) {
-                add("waits for", why.clone());
-            }
+        // Of pauses, deployments tell.
+        for why in models.iter().filter(|pace| pace.is_used_up).filter_map(|pace| pace.held_up.as_ref()) {
+            add("waits for", why.clone());
         }
         let paused: Vec<String> = paused.iter().filter_map(DeploymentReport::reason).collect();
         paused.iter().for_each(|reason| add("waits for", reason.clone()));

@@ -193,9 +193,10 @@ impl View {
     }
 }
 
-/// Says why none of the models goes on.
+/// Says which day's limits keep all models from going on; of pauses, deployments tell.
 fn held_up(models: &[ModelPace]) -> Option<String> {
-    let all: Option<Vec<&String>> = models.iter().map(|pace| pace.held_up.as_ref()).collect();
+    let all: Option<Vec<&String>> =
+        models.iter().map(|pace| pace.held_up.as_ref().filter(|_| pace.is_used_up)).collect();
     all?.first().map(|why| (*why).clone())
 }
 
@@ -395,8 +396,10 @@ mod tests {
         assert_eq!(lines[0], "claude: 0.0 calls/s");
         assert!(lines[1].starts_with("gpt-4o: 9.8 calls/s, 4,100 tokens/s, 98% of 600 rpm, 30 in flight"), "{drawing}");
         let why = "account a: the limit of 1000 calls a day is used up; it goes on in 1h00m".to_owned();
-        let mut view =
-            View { models: vec![ModelPace { held_up: Some(why.clone()), ..ModelPace::default() }], ..view() };
+        let mut view = View {
+            models: vec![ModelPace { held_up: Some(why.clone()), is_used_up: true, ..ModelPace::default() }],
+            ..view()
+        };
         view.fill(&Submission::default(), None);
         assert_eq!(view.waiting_for, Some(why));
     }

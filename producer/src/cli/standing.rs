@@ -251,10 +251,10 @@ mod tests {
         let unknown = Standing { account: "local".to_owned(), slots: Some(32), ..Standing::default() };
         assert_eq!(
             table(&[drift, standing(), unknown], now),
-            "ACCOUNT  ALLOWED                               FROM                       IN USE      IN FLIGHT  WORKERS\n\
-             claude   50 rpm, 4 at once                     the file here              -           0          0\n\
-             gpt-4o   600 rpm, 100,000 tpm, 10,000 rpd      set by ada@mill 2h00m ago  98% of rpm  30 of 64   1\n\
-             local    no limit known                        -                          -           0 of 32    0\n\
+            "ACCOUNT  ALLOWED                           FROM                       IN USE      IN FLIGHT  WORKERS\n\
+             claude   50 rpm, 4 at once                 the file here              -           0          0\n\
+             gpt-4o   600 rpm, 100,000 tpm, 10,000 rpd  set by ada@mill 2h00m ago  98% of rpm  30 of 64   1\n\
+             local    no limit known                    -                          -           0 of 32    0\n\
              claude: workers' files differ: 50 rpm and 60 rpm; the lowest of each counts; give all workers the same file, or \
              `gristmill limits set`\n\
              gpt-4o: deployment eu is paused, tried again in 12s: set AZURE_API_KEY\n"
@@ -269,14 +269,14 @@ mod tests {
         assert_eq!(
             describe(&standing, now),
             format!(
-                "account      gpt-4o\nmodels       gpt-4o, gpt-4o-mini\nallowed      600 rpm, 100,000 tpm, 10,000 rpd\n\
-                 from         set by ada@mill 2h00m ago\nfile         60 rpm: 2 workers\nin use       98% of rpm\n\
-                 pace         588 calls, 41,000 tokens a minute\nin flight    30 of 64\nwaiting      98 at the workers\n\
-                 today        4,200 of 10,000 calls; it begins anew in 1h01m\n\
-                 note         deployment eu is paused, tried again in 12s: set AZURE_API_KEY\n\
-                 worker       {id}: 30 in flight\n\
-                 change       2026-11-23 00:13:20  ada@mill: set 600 rpm; it was 60 rpm\n\
-                 change       2026-11-23 00:13:20  workers' files: 60 rpm; it was 90 rpm\n"
+                "account    gpt-4o\nmodels     gpt-4o, gpt-4o-mini\nallowed    600 rpm, 100,000 tpm, 10,000 rpd\n\
+                 from       set by ada@mill 2h00m ago\nfile       60 rpm: 2 workers\nin use     98% of rpm\n\
+                 pace       588 calls, 41,000 tokens a minute\nin flight  30 of 64\nwaiting    98 at the workers\n\
+                 today      4,200 of 10,000 calls; it begins anew in 1h01m\n\
+                 note       deployment eu is paused, tried again in 12s: set AZURE_API_KEY\n\
+                 worker     {id}: 30 in flight\n\
+                 change     2026-11-23 00:13:20  ada@mill: set 600 rpm; it was 60 rpm\n\
+                 change     2026-11-23 00:13:20  workers' files: 60 rpm; it was 90 rpm\n"
             )
         );
     }
