@@ -191,11 +191,14 @@ impl Line {
         let order = group.chooser.order(&group.gates);
         let mut closed: Vec<bool> = group.gates.iter().map(|gate| !gate.is_passable()).collect();
         let mut until: Option<Instant> = None;
+        let is_paused = closed.contains(&true);
         let mut is_hungry = false;
         let picked = group.queue().pick(|waiting| {
             if waiting.reply.is_closed() {
                 return Look::Gone;
             }
+            // A job that waits for a paused deployment is one that could be its probe.
+            is_hungry |= is_paused;
             let may = |index: usize| waiting.wish.fit.as_ref().is_none_or(|fit| fit[index]);
             let mut refused = None;
             for &index in &order {

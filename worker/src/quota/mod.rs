@@ -165,6 +165,10 @@ impl Accounts {
             }
         }
         self.line.ring();
+        // What the answer paused is looked after.
+        if pace == Pace::Idle && self.accounts.iter().any(|account| account.gates.iter().any(|gate| !gate.is_open())) {
+            pace = Pace::Busy;
+        }
         if let Pace::Waiting(again) = &mut pace {
             *again = grants.iter().map(|grant| micros(grant.again)).max().unwrap_or(CALM);
         }
