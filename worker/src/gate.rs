@@ -262,7 +262,11 @@ impl Gate {
 
     /// Ends the wait of a pause: the fleet's next call goes at once, as its probe.
     pub(crate) fn look_again(&self) {
-        self.lock().again = true;
+        let mut state = self.lock();
+        state.again = true;
+        // An answer that is under way knows nothing of it.
+        state.version += 1;
+        drop(state);
         self.urgent.notify_one();
     }
 
@@ -353,7 +357,8 @@ impl Gate {
             (Mode::Open { refusals, .. }, Shown::Refused(error)) => {
                 *refusals += 1;
                 let wait = wait(error);
-                if self.cooling.has_others && !self.cooling.disabled {
+                let is_meant = wait >= SHORT_WAIT || *refusals >= REFUSALS_IN_A_ROW;
+                if self.cooling.has_others && !self.cooling.disabled && is_meant {
                     self.rest(&mut state, self.pausing(error, Some(wait.max(self.cooling.length))));
                 } else if wait >= LONG_WAIT || wait >= SHORT_WAIT && *refusals >= REFUSALS_IN_A_ROW {
                     self.rest(&mut state, self.pausing(error, Some(wait)));

@@ -78,8 +78,9 @@ impl Group {
     pub(crate) fn began(&self, size: Size) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let mut usual = self.usual.lock().unwrap_or_else(PoisonError::into_inner);
-        let follow =
-            |usual: u64, new: u64| if usual == 0 { new } else { (usual * (INERTIA - 1) + new).div_ceil(INERTIA) };
+        let follow = |usual: u64, new: u64| {
+            if usual == 0 { new } else { usual.saturating_mul(INERTIA - 1).saturating_add(new).div_ceil(INERTIA) }
+        };
         usual.input = follow(usual.input, size.input);
         usual.by_length = size.by_length.map(|length| follow(usual.by_length.unwrap_or_default(), length));
         usual.most_output = size.most_output.map(|most| follow(usual.most_output.unwrap_or_default(), most));

@@ -276,7 +276,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     keeping.spawn(keeper.run(stop_keeping.clone()));
     keeping.spawn({
         let (line, stop) = (Arc::clone(&line), stop_keeping.clone());
-        async move { line.run(stop).await }
+        async move { unharmed("the waiting line", || line.run(stop.clone())).await }
     });
     let accounts = Accounts {
         store: Arc::clone(&options.store),
@@ -286,7 +286,10 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
         urgent,
     };
     keeping.spawn(accounts.follow().run(options.limits.clone(), stop_keeping.clone()));
-    keeping.spawn(accounts.run(stop_keeping.clone()));
+    keeping.spawn({
+        let stop = stop_keeping.clone();
+        async move { unharmed("the leasing of limits", || accounts.run(stop.clone())).await }
+    });
     loop {
         let owner = OwnerId::new(options.clock.now());
         let Some(lease) = register(&options, owner, &names, &drain).await? else { break };
@@ -335,6 +338,14 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     Ok(())
 }
 
+/// Runs a task of which there is one in the process, and again where it panicked: without it no call would start.
+async fn unharmed<F: Future<Output = ()>>(what: &str, mut task: impl FnMut() -> F) {
+    while AssertUnwindSafe(task()).catch_unwind().await.is_err() {
+        tracing::error!(what, "panicked, starting it again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 /// Returns the deployments of the groups that those of `deployments` may fall back to, and these again. One that cannot be called
 /// is told of and left out: nobody asked for it by name.
 fn spare(config: &Config, deployments: &[Deployment]) -> Vec<Deployment> {
@@ -380,7 +391,7 @@ fn serve(options: &Options, urgent: &Arc<Notify>) -> Result<Served, Error> {
             gates: Vec::new(),
         });
         let cooling = Cooling {
-            has_others: all().filter(|other| other.group == deployment.group).count() > 1,
+            has_others: all().any(|other| other.group == deployment.group && other.account != deployment.account),
             length: deployment.cooldown.unwrap_or(routing.cooldown),
             allowed_fails: deployment.allowed_fails.or(routing.allowed_fails),
             disabled: routing.disable_cooldowns,
@@ -394,8 +405,9 @@ fn serve(options: &Options, urgent: &Arc<Notify>) -> Result<Served, Error> {
     // What can start, and as much again for what admission and flushing hold.
     let most_jobs = concurrency + concurrency.max(1000);
     // A slow or dead model leaves some slots to each of the others.
-    let kept = concurrency / (2 * gates.len().max(1));
-    let most = (concurrency - kept * (gates.len().max(1) - 1)).max(1);
+    let served = gates.keys().filter(|name| options.deployments.iter().any(|own| own.group == **name)).count().max(1);
+    let kept = concurrency / (2 * served);
+    let most = (concurrency - kept * (served - 1)).max(1);
     let group =
         |(name, gates)| Arc::new(Group::new(name, gates, routing.strategy, Window::new(most_jobs, most_bytes), most));
     let is_served = |group: &Arc<Group>| options.deployments.iter().any(|deployment| deployment.group == group.name);

@@ -55,29 +55,29 @@ enum Early {
 
 /// Works one job to its settlement; `None` if it belongs to another owner now.
 ///
-/// A call that failed for good may be followed by one in another group: all of them are committed together.
+/// A call that failed for good may be followed by one in another group: the call is committed with where the run goes on, so that
+/// nothing that a crash would repeat waits in a line.
 pub(crate) async fn work(
     session: &Session,
     home: &Arc<Group>,
     ticket: &Ticket,
     place: &mut Place,
 ) -> Option<Settlement> {
-    let mut attempts = Vec::new();
     let mut ticket = Cow::Borrowed(ticket);
     let mut group = session.routes.current(home, &ticket.earlier);
     loop {
         if group.is_held_up()
-            && let Some(open) = session.routes.open_instead(home, &ticket.earlier)
+            && let Some(open) = session.routes.open_instead(home, &group, &ticket.earlier)
         {
             group = open;
         }
         let ended = match once(session, &group, &ticket, place).await {
             Ok(ended) => ended,
+            // Another group may have opened meanwhile.
+            Err(Early::Paused(_)) if session.routes.open_instead(home, &group, &ticket.earlier).is_some() => continue,
             Err(early) => {
                 let Some((error, next)) = early.fall_back(session, home, &group, &ticket) else {
-                    let mut settlement = early.settle(session, &group, &ticket)?;
-                    settlement.attempts = attempts;
-                    return Some(settlement);
+                    return early.settle(session, &group, &ticket);
                 };
                 ticket = Cow::Owned(moved_on(&ticket, &error, &next, None));
                 group = next;
@@ -85,15 +85,20 @@ pub(crate) async fn work(
             }
         };
         let Ended { gate, mut settlement } = ended;
-        let fallback = fallback(session, home, &ticket, &settlement);
+        let fallback = fallback(session, home, &group, &ticket, &settlement);
         observe(session, &gate, &ticket, &settlement, fallback.is_some());
-        attempts.append(&mut settlement.attempts);
-        let Some((error, next)) = fallback else {
-            settlement.attempts = attempts;
-            return Some(settlement);
-        };
-        ticket = Cow::Owned(moved_on(&ticket, &error, &next, attempts.last()));
-        group = next;
+        if let Some((error, next)) = fallback {
+            let moved = moved_on(&ticket, &error, &next, settlement.attempts.last());
+            settlement.end = End::Wake(Wake {
+                after: Duration::ZERO,
+                reason: format!("goes on in {} after {}", next.name, error.class),
+                calls: moved.calls,
+                attempts: moved.attempts,
+                faults: moved.faults,
+                earlier: moved.earlier,
+            });
+        }
+        return Some(settlement);
     }
 }
 
@@ -121,10 +126,11 @@ async fn once(session: &Session, group: &Arc<Group>, ticket: &Ticket, place: &mu
     Ok(Ended { gate, settlement })
 }
 
-/// Returns the group that a run goes on with at once, and why.
+/// Returns the group that a run goes on in, and why.
 fn fallback(
     session: &Session,
     home: &Group,
+    group: &Group,
     ticket: &Ticket,
     settlement: &Settlement,
 ) -> Option<(ErrorRecord, Arc<Group>)> {
@@ -134,7 +140,7 @@ fn fallback(
         // What only a person can mend is not waited for where another group is open.
         End::Wake(_) => error.disposition() == Disposition::DeploymentFault,
     };
-    let next = is_over.then(|| session.routes.next(home, &ticket.earlier, error)).flatten()?;
+    let next = is_over.then(|| session.routes.next(home, group, &ticket.earlier, error)).flatten()?;
     (matches!(settlement.end, End::Result(_)) || !next.is_held_up()).then(|| (error.clone(), next))
 }
 
@@ -426,8 +432,8 @@ impl Early {
         ticket: &Ticket,
     ) -> Option<(ErrorRecord, Arc<Group>)> {
         let Self::Never(error) = self else { return None };
-        let next = session.routes.next(home, &ticket.earlier, error)?;
-        (next.name != group.name).then(|| ((**error).clone(), next))
+        let next = session.routes.next(home, group, &ticket.earlier, error)?;
+        Some(((**error).clone(), next))
     }
 
     fn settle(self, session: &Session, group: &Group, ticket: &Ticket) -> Option<Settlement> {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gristmill_common::config::{Deployment, FallbackKind, Routing, Strategy};
-use gristmill_common::failure::{EarlierAttempt, ErrorClass, ErrorRecord, FellBack};
+use gristmill_common::failure::{EarlierAttempt, ErrorClass, ErrorRecord};
 use gristmill_common::job::JobOptions;
 
 use crate::gate::Gate;
@@ -94,19 +94,25 @@ impl Routes {
     }
 
     /// Returns a group that takes calls while a run's own does not: nobody waits where others are there to fall back to.
-    pub(crate) fn open_instead(&self, home: &Group, earlier: &[EarlierAttempt]) -> Option<Arc<Group>> {
+    pub(crate) fn open_instead(&self, home: &Group, current: &Group, earlier: &[EarlierAttempt]) -> Option<Arc<Group>> {
         let been =
             |name: &str| earlier.iter().any(|earlier| earlier.fell_back.as_ref().is_some_and(|to| to.to == name));
         let wanted = self.routing.fallbacks_of(&home.name, FallbackKind::General).iter();
         wanted
-            .filter(|name| **name != home.name && !been(name))
+            .filter(|name| **name != home.name && **name != current.name && !been(name))
             .filter_map(|name| self.groups.get(name))
             .find(|group| !group.is_held_up())
             .cloned()
     }
 
     /// Returns the group that a run goes on with after this error, if there is one that it has not been through.
-    pub(crate) fn next(&self, home: &Group, earlier: &[EarlierAttempt], error: &ErrorRecord) -> Option<Arc<Group>> {
+    pub(crate) fn next(
+        &self,
+        home: &Group,
+        current: &Group,
+        earlier: &[EarlierAttempt],
+        error: &ErrorRecord,
+    ) -> Option<Arc<Group>> {
         let kind = match error.class {
             ErrorClass::ContextWindowExceeded => FallbackKind::ContextWindow,
             ErrorClass::ContentPolicyViolation => FallbackKind::ContentPolicy,
@@ -119,7 +125,7 @@ impl Routes {
         }
         let wanted = self.routing.fallbacks_of(&home.name, kind).iter();
         wanted
-            .filter(|name| **name != home.name && !been.contains(&&***name))
+            .filter(|name| **name != home.name && **name != current.name && !been.contains(&&***name))
             .find_map(|name| self.groups.get(name))
             .cloned()
     }
@@ -130,16 +136,14 @@ pub(crate) fn attempts_before(earlier: &[EarlierAttempt]) -> u32 {
     earlier.iter().rev().find_map(|earlier| earlier.fell_back.as_ref()).map_or(0, |fell_back| fell_back.attempts)
 }
 
-/// Keeps the newest of a run's earlier calls, and of the others where it fell back to.
+/// Keeps the newest of a run's earlier calls, and every one after which it went to another group: it goes through each once.
 pub(crate) fn keep_newest(earlier: &mut Vec<EarlierAttempt>, most: usize) {
-    let excess = earlier.len().saturating_sub(most);
-    let dropped: Vec<FellBack> = earlier.drain(..excess).filter_map(|earlier| earlier.fell_back).collect();
-    if let Some(last) = dropped.into_iter().next_back()
-        && let Some(first) = earlier.first_mut()
-        && first.fell_back.is_none()
-    {
-        first.fell_back = Some(last);
-    }
+    let mut excess = earlier.len().saturating_sub(most);
+    earlier.retain(|earlier| {
+        let kept = excess == 0 || earlier.fell_back.is_some();
+        excess -= usize::from(!kept);
+        kept
+    });
 }
 
 /// Why no deployment of a group may take a job.

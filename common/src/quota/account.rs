@@ -119,7 +119,8 @@ impl Account {
         self.holders.retain(|_, holder| now - holder.seen_at < FORGOTTEN);
         self.hold(now, owner, ask);
         if !ask.told.is_empty() {
-            self.told = Some((ask.told, now));
+            let before = self.told.map(|(told, _)| told).unwrap_or_default();
+            self.told = Some((before.with(ask.told), now));
         } else if self.told.is_some_and(|(_, at)| now - at > TOLD) {
             self.told = None;
         }
@@ -148,7 +149,7 @@ impl Account {
             sharers: self.sharers(now),
             blocked,
             sights,
-            again: (AGAIN * i64::try_from(self.sharers(now)).unwrap_or(8) / 8).clamp(AGAIN, 5 * AGAIN),
+            again: again(i64::try_from(self.sharers(now)).unwrap_or(8)),
             learnt,
             drift: self.drift(),
         }
@@ -276,7 +277,11 @@ impl Account {
     /// Returns the lowest of what was written down, told and learnt.
     #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
     fn lowest(&self, dimension: Dimension, written: Option<u64>) -> Option<f64> {
-        let told = self.told.and_then(|(told, _)| told.per_minute[dimension]);
+        let told = self.told.and_then(|(told, _)| {
+            // A day's limit bounds a minute as well, and what is not limited by the minute is not leased.
+            let of_a_day = if dimension == Dimension::Requests { told.rpd } else { None };
+            told.per_minute[dimension].or(of_a_day)
+        });
         let known = lower(written, told).map(|known| known as f64);
         if dimension == Dimension::Requests { lower_f64(known, self.adapt.pace()) } else { known }
     }
@@ -339,14 +344,21 @@ impl Account {
             .filter(|(other, holder)| **other != owner && now - holder.seen_at < STALE)
             .filter_map(|(_, holder)| holder.ends[dimension])
             .collect();
-        let share = (HORIZON / i64::try_from(others.len() + 1).unwrap_or(1)).max(SHORTEST);
+        let sharers = i64::try_from(others.len() + 1).unwrap_or(1);
+        // With many, what is leased until a worker asks again.
+        let share = (HORIZON / sharers).max(again(sharers) * 5 / 4 / sharers).max(SHORTEST);
         // Who is a share ahead of another lets that one go first, while there is time left for it to come.
         let end = self.holders.get(&owner).and_then(|holder| holder.ends[dimension]).unwrap_or_default();
         let is_ahead = others.iter().any(|other| end >= other.max(&(now - HORIZON)) + share);
         if is_ahead && self.clocks[dimension].ahead(now) > HORIZON / 4 {
             return None;
         }
-        let slice = self.clocks[dimension].lease(now, self.rates[dimension]?, want, share)?;
+        let rate = self.rates[dimension]?;
+        // What can never start takes nothing from the others.
+        if want.least > whole(rate).max(1) {
+            return None;
+        }
+        let slice = self.clocks[dimension].lease(now, rate, want, share)?;
         if let Some(holder) = self.holders.get_mut(&owner) {
             holder.ends[dimension] = Some(now + slice.ends);
         }
@@ -465,6 +477,11 @@ impl Account {
         let excess = self.changes.len().saturating_sub(MOST_CHANGES);
         self.changes.drain(..excess);
     }
+}
+
+/// Returns when a worker asks again while its jobs wait.
+fn again(sharers: Micros) -> Micros {
+    (AGAIN * sharers / 8).clamp(AGAIN, 5 * AGAIN)
 }
 
 fn lower(a: Option<u64>, b: Option<u64>) -> Option<u64> {

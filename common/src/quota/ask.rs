@@ -41,6 +41,13 @@ pub struct Told {
 }
 
 impl Told {
+    /// Returns this with what was said later in its place.
+    #[must_use]
+    pub fn with(self, later: Self) -> Self {
+        let of = |dimension| later.per_minute[dimension].or(self.per_minute[dimension]);
+        Self { per_minute: PerDimension::from_fn(of), rpd: later.rpd.or(self.rpd) }
+    }
+
     /// Tells whether nothing was said.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -145,6 +145,11 @@ impl Line {
         self.bell.notify_one();
     }
 
+    /// Tells whether jobs wait that a deployment could take.
+    pub(crate) fn waits_for(&self, gate: &Arc<Gate>) -> bool {
+        self.groups.iter().any(|group| group.name == gate.deployment.group && group.queue().len() > 0)
+    }
+
     /// Returns what waits for an account.
     pub(crate) fn demand(&self, ledger: &Arc<Ledger>) -> Demand {
         let mut demand = Demand { most: self.concurrency as u64, ..Demand::default() };
@@ -158,7 +163,8 @@ impl Line {
             let next = self.estimator.need(&gate.deployment, next.wish.size);
             demand.calls += waiting;
             for dimension in Dimension::ALL {
-                demand.all[dimension] += usual[dimension] * (startable - 1) + next[dimension];
+                let all = usual[dimension].saturating_mul(startable - 1).saturating_add(next[dimension]);
+                demand.all[dimension] = demand.all[dimension].saturating_add(all);
                 demand.next[dimension] = demand.next[dimension].max(next[dimension]);
             }
         }

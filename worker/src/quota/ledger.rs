@@ -103,7 +103,8 @@ impl Ledger {
 
     /// Notes what headers told.
     pub(crate) fn tell(&self, told: Told) {
-        self.lock().told = told;
+        let mut state = self.lock();
+        state.told = state.told.with(told);
     }
 
     /// Replaces the limits that this worker's file says; returns what it said before.
@@ -240,6 +241,9 @@ pub(crate) struct Demand {
 impl State {
     fn take(&mut self, need: &Need, now: Instant) -> Taken {
         self.expire(now);
+        if let Some(why) = self.too_large(need) {
+            return Taken::TooLarge(why);
+        }
         if !self.granted {
             return Taken::Wait(None);
         }
@@ -249,17 +253,12 @@ impl State {
         }
         let mut wait: Option<Option<Instant>> = None;
         for dimension in Dimension::ALL {
-            let Some(per_minute) = self.per_minute[dimension] else { continue };
+            if self.per_minute[dimension].is_none() {
+                continue;
+            }
             let needed = need[dimension];
             if needed == 0 {
                 continue;
-            }
-            if dimension != Dimension::Requests && needed > per_minute {
-                let unit = dimension.unit();
-                return Taken::TooLarge(format!(
-                    "it needs {needed} tokens and the limit is {per_minute} {unit}: it can never start; shorten it, lower \
-                     max_tokens, or raise the limit"
-                ));
             }
             let at = match self.stock[dimension].front() {
                 Some(front) if self.stock(dimension) >= needed => Some(front.next),
@@ -286,6 +285,20 @@ impl State {
         self.in_flight += 1;
         self.heard.started += 1;
         Taken::Yes
+    }
+
+    /// Says why a call can never start, if it needs more tokens than a minute allows.
+    fn too_large(&self, need: &Need) -> Option<String> {
+        Dimension::ALL.into_iter().skip(1).find_map(|dimension| {
+            let (needed, per_minute) = (need[dimension], self.per_minute[dimension]?);
+            (needed > per_minute).then(|| {
+                let unit = dimension.unit();
+                format!(
+                    "it needs {needed} tokens and the limit is {per_minute} {unit}: it can never start; shorten it, lower \
+                     max_tokens, or raise the limit"
+                )
+            })
+        })
     }
 
     fn stock(&self, dimension: Dimension) -> u64 {

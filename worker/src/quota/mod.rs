@@ -72,7 +72,7 @@ impl Accounts {
     }
 
     /// Asks for what is needed and tells what is found, until `stop`; then gives up what it holds.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(&self, stop: CancellationToken) {
         let mut is_failing = false;
         let mut drift = None;
         loop {
@@ -99,8 +99,9 @@ impl Accounts {
             tokio::time::sleep_until((asked + SHORTEST).into()).await;
         }
         // What is left goes to the others at once, and not when this worker is forgotten.
+        let after_all = Instant::now() + Duration::from_secs(86_400);
         let farewell: Vec<Ask> =
-            self.accounts.iter().map(|account| account.ledger.ask(&Demand::default(), Instant::now())).collect();
+            self.accounts.iter().map(|account| account.ledger.ask(&Demand::default(), after_all)).collect();
         let _ = tokio::time::timeout(GIVE_UP, self.store.lease_quota(self.owner, &farewell)).await;
     }
 
@@ -132,7 +133,7 @@ impl Accounts {
             let mut ask = account.ledger.ask(&demand, sent);
             let mut seen = Vec::with_capacity(account.gates.len());
             for gate in &account.gates {
-                let (look, version) = gate.look(demand.calls > 0);
+                let (look, version) = gate.look(self.line.waits_for(gate));
                 ask.looks.push(look);
                 seen.push(version);
             }

@@ -39,11 +39,12 @@ impl Estimator {
         let usual = whole(learnt.output);
         let output = size.most_output.map_or(usual, |most| most.min(usual.max(1)));
         let tokens = match deployment.wire.dialect {
-            Dialect::OpenAi => {
+            Dialect::OpenAi if &*deployment.provider == "openai" => {
                 // OpenAI's admission does not count: it looks at the length.
-                let by_length = size.by_length.filter(|_| &*deployment.provider == "openai");
-                by_length.unwrap_or(input).max(size.most_output.unwrap_or_default())
+                size.by_length.unwrap_or(input).max(size.most_output.unwrap_or_default())
             }
+            // Others count what was used in the end.
+            Dialect::OpenAi => input.saturating_add(output),
             Dialect::Azure => input.saturating_add(size.most_output.unwrap_or(usual)),
             Dialect::Anthropic => input.saturating_add(output),
         };
@@ -133,7 +134,7 @@ mod tests {
         let estimator = Estimator::default();
         let size = Size { input: 100, by_length: Some(120), most_output: Some(500) };
         let open = Size { most_output: None, ..size };
-        for (provider, wanted) in [("openai", [1, 120, 100, 256]), ("groq", [1, 100, 100, 256])] {
+        for (provider, wanted) in [("openai", [1, 120, 100, 256]), ("groq", [1, 356, 100, 256])] {
             assert_eq!(four(estimator.need(&deployment(provider, Dialect::OpenAi), open)), wanted, "{provider}");
         }
         for (provider, dialect, wanted) in [

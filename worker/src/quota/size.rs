@@ -17,6 +17,9 @@ static COUNTING: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
     Arc::new(Semaphore::new(cores))
 });
 
+/// Tokens of output beyond which no request means what it says.
+const MOST_OUTPUT: u64 = 1_000_000_000;
+
 /// What a request seems to be, before any provider has seen it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Size {
@@ -40,7 +43,7 @@ impl Size {
         Self {
             input: read.input_tokens,
             by_length: Some(read.input_bytes.div_ceil(BYTES_PER_TOKEN)),
-            most_output: read.most_output_tokens,
+            most_output: read.most_output_tokens.map(|most| most.min(MOST_OUTPUT)),
         }
     }
 

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use gristmill_common::config::{Endpoint, Wire};
+use gristmill_common::failure::FellBack;
 use tokio::sync::Notify;
 
 use super::*;
@@ -131,7 +132,7 @@ fn a_run_goes_through_each_group_once_by_what_its_error_means() {
     });
     let routes = Routes::new(Arc::new(routing), &groups);
     let next = |class: ErrorClass, earlier: &[EarlierAttempt]| {
-        routes.next(&groups[0], earlier, &ErrorRecord::new(class, "m")).map(|group| group.name.to_string())
+        routes.next(&groups[0], &groups[0], earlier, &ErrorRecord::new(class, "m")).map(|group| group.name.to_string())
     };
     assert_eq!(next(ErrorClass::InternalServer, &[]).as_deref(), Some("b"));
     assert_eq!(next(ErrorClass::InternalServer, &been(&["b"])).as_deref(), Some("c"));
@@ -145,11 +146,13 @@ fn a_run_goes_through_each_group_once_by_what_its_error_means() {
 
 #[test]
 fn where_a_run_fell_back_to_outlives_the_calls_that_are_kept() {
-    let mut earlier = been(&["b"]);
+    let mut earlier = been(&["b", "c"]);
     for attempt in 2..12 {
         earlier.push(EarlierAttempt { attempt, fell_back: None, ..been(&["x"])[0].clone() });
         keep_newest(&mut earlier, 8);
     }
     assert_eq!(earlier.len(), 8);
-    assert_eq!(earlier[0].fell_back.as_ref().unwrap().to, "b");
+    let been: Vec<&str> = earlier.iter().filter_map(|earlier| Some(&*earlier.fell_back.as_ref()?.to)).collect();
+    assert_eq!(been, ["b", "c"]);
+    assert_eq!(earlier.last().unwrap().attempt, 11);
 }
