@@ -7,6 +7,16 @@ use gristmill_common::failure::ErrorClass;
 use gristmill_common::outcome::Status;
 use gristmill_tests::fleet::{Fleet, MODEL, eventually};
 use gristmill_worker::simulate::{Limits, Options};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Every worker has connections of its own, of which the server has so many.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
+
+/// Starts a fleet once there is room for it; to be kept until the test ends.
+async fn fleet(options: Options) -> (SemaphorePermit<'static>, Fleet) {
+    let room = AT_ONCE.acquire().await.unwrap();
+    (room, Fleet::start(options).await)
+}
 
 /// Writes the workers' configuration: one deployment, with these parameters.
 fn configure(fleet: &Fleet, params: &str) {
@@ -25,7 +35,7 @@ fn simulator(limits: &str) -> Options {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_keep_one_limit_and_waste_little_of_it() {
-    let mut fleet = Fleet::start(simulator("rpm:1800")).await;
+    let (_room, mut fleet) = fleet(simulator("rpm:1800")).await;
     configure(&fleet, "rpm: 1800");
     let batch = fleet.submit("shared", 360, |_, _| {}).await;
     fleet.worker(&[], &[]);
@@ -41,7 +51,7 @@ async fn two_workers_keep_one_limit_and_waste_little_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_limited_as_the_provider_counts_them() {
-    let mut fleet = Fleet::start(simulator("tpm:240000")).await;
+    let (_room, mut fleet) = fleet(simulator("tpm:240000")).await;
     configure(&fleet, "tpm: 240000");
     let batch = fleet
         .submit("tokens", 200, |n, job| {
@@ -64,7 +74,7 @@ async fn tokens_are_limited_as_the_provider_counts_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_larger_than_the_limit_fails_at_once_and_says_so() {
-    let mut fleet = Fleet::start(simulator("")).await;
+    let (_room, mut fleet) = fleet(simulator("")).await;
     configure(&fleet, "tpm: 1000");
     let batch = fleet
         .submit("large", 1, |_, job| {
@@ -84,7 +94,7 @@ async fn a_job_larger_than_the_limit_fails_at_once_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_fails_no_job_and_is_probed_one_call_at_a_time() {
-    let mut fleet = Fleet::start(Options { outages: vec!["1s+6s".parse().unwrap()], ..simulator("") }).await;
+    let (_room, mut fleet) = fleet(Options { outages: vec!["1s+6s".parse().unwrap()], ..simulator("") }).await;
     configure(&fleet, "rpm: 6000");
     let batch = fleet.submit("outage", 600, |_, job| job.options.num_retries = Some(5)).await;
     for _ in 0..3 {
@@ -101,7 +111,7 @@ async fn an_outage_fails_no_job_and_is_probed_one_call_at_a_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_that_is_asked_for_stops_every_worker_and_uses_no_attempt() {
     let options = Options { faults: vec!["429:1:retry-after=6".parse().unwrap()], ..simulator("") };
-    let mut fleet = Fleet::start(options).await;
+    let (_room, mut fleet) = fleet(options).await;
     configure(&fleet, "rpm: 6000");
     let batch = fleet.submit("refused", 300, |_, job| job.options.num_retries = Some(0)).await;
     for _ in 0..3 {
@@ -122,7 +132,7 @@ async fn a_wait_that_is_asked_for_stops_every_worker_and_uses_no_attempt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_slows_down_to_a_limit_that_nobody_told() {
     let options = Options { limit_headers: false, retry_after: false, ..simulator("rpm:1200") };
-    let mut fleet = Fleet::start(options).await;
+    let (_room, mut fleet) = fleet(options).await;
     configure(&fleet, "timeout: 30");
     let batch = fleet.submit("hidden", 500, |_, _| {}).await;
     fleet.worker(&["--concurrency", "64"], &[]);
@@ -137,7 +147,7 @@ async fn a_fleet_slows_down_to_a_limit_that_nobody_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_workers_take_little_of_the_limit_with_them() {
-    let mut fleet = Fleet::start(simulator("rpm:3000")).await;
+    let (_room, mut fleet) = fleet(simulator("rpm:3000")).await;
     // It serves a group that the configuration of the others does not know.
     fleet.keeper(&[]).await;
     configure(&fleet, "rpm: 3000");

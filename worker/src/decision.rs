@@ -12,6 +12,9 @@ use crate::route;
 /// Faults of deployments that one job may meet while others are answered; then the fault is taken to be the job's own.
 const MOST_FAULTS: u32 = 5;
 
+/// Refusals after which a job's own wait grows no more.
+const MOST_REFUSALS: u32 = 3;
+
 /// What a run has used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Spent {
@@ -107,7 +110,8 @@ pub(crate) fn decide(
             Next::Wake { after, reason: format!("retry after {class}"), spent }
         }
         Disposition::RetryUncounted => {
-            let refusals = spent.calls.saturating_sub(spent.attempts);
+            // How fast calls may come is the account's business; the job only gets out of the way of the others.
+            let refusals = spent.calls.saturating_sub(spent.attempts).min(MOST_REFUSALS);
             let after = Schedule::CALLS.delay_at_least(refusals, asked);
             Next::Wake { after, reason: "rate limited by the provider".to_owned(), spent }
         }
