@@ -76,7 +76,7 @@ impl ModelPace {
             waits.iter().filter(|wait| wait.group == model && wait.kind() == kind).map(|wait| wait.jobs).sum::<u64>()
         };
         let limits: Option<Vec<f64>> = accounts.iter().map(|account| calls_per_s(account)).collect();
-        let calls_per_s: f64 = accounts.iter().map(|account| account.calls_per_minute / 60.0).sum();
+        let calls_per_s: f64 = accounts.iter().map(|account| account.calls_per_minute / 60.0).sum::<f64>() + 0.0;
         let limit_calls_per_s = limits.filter(|limits| !limits.is_empty()).map(|limits| limits.iter().sum::<f64>());
         let held_up = held_up(&accounts);
         let is_used_up = held_up.is_some() && accounts.iter().any(|account| account.used_up.is_some());

@@ -7,7 +7,6 @@
 //! A program that embeds it opens a [`common::backend::Backend`], makes [`Options`], adds [`hooks`] and calls [`run`]; what it
 //! needs of other crates for that is here.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -19,7 +18,7 @@ use futures_util::FutureExt as _;
 use gristmill_common::backend::Backend;
 use gristmill_common::broker::{self, Broker};
 use gristmill_common::clock::Clock;
-use gristmill_common::config::{Config, Deployment, FallbackKind, Routing};
+use gristmill_common::config::{Config, Deployment, Routing};
 use gristmill_common::id::OwnerId;
 use gristmill_common::job::JobRef;
 use gristmill_common::retry::{Schedule, until_ok};
@@ -44,6 +43,7 @@ pub mod provider;
 mod quota;
 pub mod reload;
 mod route;
+mod serve;
 mod session;
 pub mod simulate;
 mod slot;
@@ -56,21 +56,18 @@ pub use examine::{Examined, examine};
 pub use gristmill_common as common;
 pub use tokio_util::sync::CancellationToken;
 
-use gate::{Cooling, Gate};
+use gate::Gate;
 use group::Group;
 use health::Health;
 use hooks::Hooks;
 use keeper::Keeper;
 use lease::Lease;
 use line::Line;
-use quota::{Account, Accounts, Ledger};
+use quota::Accounts;
 use route::Routes;
 use session::Session;
 use slot::Slots;
-use window::Window;
 
-/// Bytes of requests that a process holds at most, over all model groups.
-const MOST_BYTES: usize = 256 * 1024 * 1024;
 /// Calls that a crash repeats at most, for each one of the concurrency: one that runs, and one whose answer waits to be
 /// committed, so that a call need not wait for the commit of the one before.
 const MOST_UNCOMMITTED: usize = 2;
@@ -177,7 +174,7 @@ impl Options {
     pub fn from_config(config: &Config, backend: &Backend, deployments: Vec<Deployment>) -> Result<Self, Error> {
         let broker = backend.broker.clone().ok_or(Error::NoQueue)?;
         Ok(Self {
-            spare: spare(config, &deployments),
+            spare: serve::spare(config, &deployments),
             routing: Arc::new(config.routing().clone()),
             concurrency: config.concurrency,
             num_retries: config.num_retries,
@@ -244,7 +241,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     };
     options.store.check_schema().await?;
     let urgent = Arc::new(Notify::new());
-    let (groups, spare, accounts) = serve(&options, &urgent)?;
+    let (groups, spare, accounts) = serve::serve(&options, &urgent)?;
     let all: Vec<Arc<Group>> = groups.iter().chain(&spare).cloned().collect();
     let routes = Arc::new(Routes::new(Arc::clone(&options.routing), &all));
     let names: Vec<String> = groups.iter().map(|group| group.name.to_string()).collect();
@@ -344,75 +341,6 @@ async fn unharmed<F: Future<Output = ()>>(what: &str, mut task: impl FnMut() -> 
         tracing::error!(what, "panicked, starting it again");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// Returns the deployments of the groups that those of `deployments` may fall back to, and these again. One that cannot be called
-/// is told of and left out: nobody asked for it by name.
-fn spare(config: &Config, deployments: &[Deployment]) -> Vec<Deployment> {
-    let routing = config.routing();
-    let served: Vec<Arc<str>> = deployments.iter().map(|deployment| Arc::clone(&deployment.group)).collect();
-    let mut wanted: Vec<Arc<str>> = Vec::new();
-    for group in &served {
-        for kind in [FallbackKind::General, FallbackKind::ContextWindow, FallbackKind::ContentPolicy] {
-            for next in routing.fallbacks_of(group, kind) {
-                if !served.contains(next) && !wanted.contains(next) {
-                    wanted.push(Arc::clone(next));
-                }
-            }
-        }
-    }
-    let mut spare = Vec::new();
-    for group in wanted {
-        match config.deployments_for(&[&group]) {
-            Ok(found) => spare.extend(found),
-            Err(error) => tracing::warn!(%error, %group, "a group to fall back to cannot be called"),
-        }
-    }
-    spare
-}
-
-/// The groups that are served, those that are only fallen back to, and the accounts of them all.
-type Served = (Vec<Arc<Group>>, Vec<Arc<Group>>, Vec<Account>);
-
-/// Builds the gates and windows of all model groups, and the accounts that they share.
-fn serve(options: &Options, urgent: &Arc<Notify>) -> Result<Served, Error> {
-    let http = provider::Http::new(options.max_response_bytes);
-    let routing = &options.routing;
-    let mut gates: BTreeMap<Arc<str>, Vec<Arc<Gate>>> = BTreeMap::new();
-    let mut accounts: BTreeMap<Arc<str>, Account> = BTreeMap::new();
-    let all = || options.deployments.iter().chain(&options.spare);
-    for deployment in all() {
-        let provider = match options.hooks.provider(deployment) {
-            Some(provider) => provider?,
-            None => provider::build(deployment, &http, Arc::clone(&options.clock))?,
-        };
-        let account = accounts.entry(Arc::clone(&deployment.account)).or_insert_with(|| Account {
-            ledger: Ledger::new(Arc::clone(&deployment.account), deployment.limits),
-            gates: Vec::new(),
-        });
-        let cooling = Cooling {
-            has_others: all().any(|other| other.group == deployment.group && other.account != deployment.account),
-            length: deployment.cooldown.unwrap_or(routing.cooldown),
-            allowed_fails: deployment.allowed_fails.or(routing.allowed_fails),
-            disabled: routing.disable_cooldowns,
-        };
-        let gate = Gate::new(deployment.clone(), provider, Arc::clone(&account.ledger), cooling, Arc::clone(urgent));
-        account.gates.push(Arc::clone(&gate));
-        gates.entry(Arc::clone(&deployment.group)).or_default().push(gate);
-    }
-    let most_bytes = MOST_BYTES / gates.len().max(1);
-    let concurrency = options.concurrency.max(1) as usize;
-    // What can start, and as much again for what admission and flushing hold.
-    let most_jobs = concurrency + concurrency.max(1000);
-    // A slow or dead model leaves some slots to each of the others.
-    let served = gates.keys().filter(|name| options.deployments.iter().any(|own| own.group == **name)).count().max(1);
-    let kept = concurrency / (2 * served);
-    let most = (concurrency - kept * (served - 1)).max(1);
-    let group =
-        |(name, gates)| Arc::new(Group::new(name, gates, routing.strategy, Window::new(most_jobs, most_bytes), most));
-    let is_served = |group: &Arc<Group>| options.deployments.iter().any(|deployment| deployment.group == group.name);
-    let (served, spare) = gates.into_iter().map(group).partition(is_served);
-    Ok((served, spare, accounts.into_values().collect()))
 }
 
 async fn register(

@@ -1,7 +1,8 @@
 //! The way of one admitted job: acquire → re-check → call → decide → settle, and again in another group where it may go on there.
 //!
-//! Owns the steps and their order; `decision` says what an error means, `route` where a call goes. Holds no lock and no transaction across the call. If the process
-//! dies anywhere in here, the job's live row returns it to the queue when the owner's lease has run out.
+//! Owns the steps and their order; `decision` says what an error means, `route` where a call goes. Holds no lock and no
+//! transaction across the call. If the process dies anywhere in here, the job's live row returns it to the queue when the owner's
+//! lease has run out.
 
 use std::borrow::Cow;
 use std::sync::Arc;

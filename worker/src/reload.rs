@@ -45,7 +45,10 @@ async fn follow(path: PathBuf, sources: Sources, limits: &watch::Sender<LimitsBy
             (now, is_new.then(|| Config::load(from).map(|config| config.limits()).map_err(|error| error.to_string())))
         };
         // A panic of the reader is a look that saw nothing.
-        let Ok((now, read)) = tokio::task::spawn_blocking(look).await else { return };
+        let Ok((now, read)) = tokio::task::spawn_blocking(look).await else {
+            before = None;
+            continue;
+        };
         if let Some(read) = read {
             match read {
                 Ok(new) => {

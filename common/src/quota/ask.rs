@@ -149,6 +149,13 @@ pub enum Sight {
     Probe,
 }
 
+impl Look {
+    /// Makes a look that tells nothing and asks for nothing.
+    pub fn of(deployment: Arc<str>, group: Arc<str>) -> Self {
+        Self { deployment, group, pause: None, probed: None, ready: false, again: false, fresh: false }
+    }
+}
+
 impl Ask {
     /// Makes an ask that wants nothing and tells nothing.
     pub fn of(account: Arc<str>, configured: Limits) -> Self {

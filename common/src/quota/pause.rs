@@ -111,15 +111,7 @@ mod tests {
     }
 
     fn look() -> Look {
-        Look {
-            deployment: "d".into(),
-            group: "m".into(),
-            pause: None,
-            probed: None,
-            ready: true,
-            again: false,
-            fresh: false,
-        }
+        Look { ready: true, ..Look::of("d".into(), "m".into()) }
     }
 
     fn fault(length: Option<Duration>) -> Look {

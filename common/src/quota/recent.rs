@@ -78,7 +78,8 @@ impl Recent {
         let first = now.div_euclid(SLOT) - SLOTS + 1;
         let sum: f64 = self.slots.iter().filter(|slot| slot.number >= first).map(of).sum();
         let length = (now - self.began.max(first * SLOT)).max(SHORTEST);
-        (sum / length as f64 * MINUTE).max(0.0)
+        // An empty sum is a negative zero, which people would see.
+        (sum / length as f64 * MINUTE).max(0.0) + 0.0
     }
 
     fn slot(&mut self, now: Micros) -> &mut Slot {

@@ -189,14 +189,14 @@ names, since queues have the names of models; `run` takes them from the requests
 
 | | |
 |---|---|
-| `routing_strategy` | `weighted` (LiteLLM: `simple-shuffle`), `ordered`, `least-busy`, `lowest-latency` (`latency-based-routing`), `lowest-cost` (`cost-based-routing`). Default `weighted` |
+| `routing_strategy` | `weighted` (LiteLLM: `simple-shuffle`), `ordered`, `least-busy`, `lowest-latency` (`latency-based-routing`), `lowest-cost` (`cost-based-routing`; by weight until calls have prices). Default `weighted` |
 | `fallbacks` | `[{gpt-4o: [claude, gpt-4o-mini]}]`: where a request goes when its group has failed for good; `\"*\"` for all others |
 | `context_window_fallbacks`, `content_policy_fallbacks` | the same after these two errors; without such a list `fallbacks` counts |
 | `default_fallbacks`, `max_fallbacks` | for groups without their own; how many are tried, 5 |
 | `retry_policy` | retries by class of error: `TimeoutErrorRetries`, `RateLimitErrorRetries`, … `DefaultRetries` |
 | `model_group_retry_policy` | the same for single groups; what it leaves out, `retry_policy` says |
 | `retry_after` | the least wait before a retry, 0 s |
-| `cooldown_time`, `allowed_fails`, `allowed_fails_policy`, `disable_cooldowns` | how long a deployment is left alone, 5 s, and after how many failures in a minute |
+| `cooldown_time`, `allowed_fails`, `disable_cooldowns` | how long a deployment is left alone, 5 s, and after how many failures in a minute; `allowed_fails_policy` is read and not used yet |
 | `model_group_alias` | `{gpt-4: gpt-4o}`: another name of a group, served as a group of its own; `{model: gpt-4o, hidden: true}` lists it nowhere |
 | `enable_pre_call_checks` | whether prompts are measured before a call. Default: where the model's `max_input_tokens` are known |
 | `enable_tag_filtering`, `tag_filtering_match_any` | whether a request's tags choose; whether one in common is enough, true |

@@ -124,15 +124,7 @@ fn calls_at_once_are_never_given_twice_and_end_up_shared() {
 fn a_pause_stops_the_fleet_and_its_end_is_a_ramp() {
     let mut account = Account::default();
     let owners = owners(2);
-    let look = Look {
-        deployment: "d".into(),
-        group: "m".into(),
-        pause: None,
-        probed: None,
-        ready: true,
-        again: false,
-        fresh: false,
-    };
+    let look = Look { ready: true, ..Look::of("d".into(), "m".into()) };
     let pausing = Pausing {
         length: Some(Duration::from_secs(5)),
         longest: Duration::from_secs(60),
@@ -196,15 +188,7 @@ fn a_standing_tells_what_the_last_minute_used_of_the_tightest_limit() {
     let mut account = Account::default();
     let owner = owners(1)[0];
     let limits = Limits { rpm: Some(600), tpm: Some(1_000_000), ..Limits::default() };
-    let look = Look {
-        deployment: "d".into(),
-        group: "m".into(),
-        pause: None,
-        probed: None,
-        ready: true,
-        again: false,
-        fresh: false,
-    };
+    let look = Look { ready: true, ..Look::of("d".into(), "m".into()) };
     let mut now = START;
     for _ in 0..100 {
         let heard = Heard { started: 2, input_tokens: 100, output_tokens: 20, ..Heard::default() };

@@ -67,15 +67,7 @@ pub async fn limits_that_somebody_sets_hold_for_every_worker_and_are_recorded(la
 
 pub async fn a_pause_that_one_worker_finds_holds_for_the_other(lab: Lab) {
     let owners = [OwnerId::new(now()), OwnerId::new(now())];
-    let look = Look {
-        deployment: "d".into(),
-        group: "m".into(),
-        pause: None,
-        probed: None,
-        ready: true,
-        again: false,
-        fresh: false,
-    };
+    let look = Look { ready: true, ..Look::of("d".into(), "m".into()) };
     let pausing = Pausing {
         length: Some(LONG),
         longest: LONG,
