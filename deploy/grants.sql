@@ -26,12 +26,16 @@ GRANT SELECT ON ALL TABLES IN SCHEMA gristmill TO gristmill_worker, gristmill_pr
 GRANT INSERT, UPDATE, DELETE ON gristmill.live, gristmill.deployment TO gristmill_worker;
 GRANT INSERT, UPDATE ON gristmill.batch, gristmill.worker, gristmill.model_group, gristmill.account TO gristmill_worker;
 GRANT UPDATE ON gristmill.keeper TO gristmill_worker;
-GRANT INSERT ON gristmill.job, gristmill.result, gristmill.attempt, gristmill.dead_letter TO gristmill_worker;
+GRANT INSERT ON gristmill.job, gristmill.result, gristmill.attempt, gristmill.dead_letter, gristmill.price TO gristmill_worker;
+GRANT INSERT, DELETE ON gristmill.tally TO gristmill_worker;
+GRANT INSERT, UPDATE, DELETE ON gristmill.response_cache TO gristmill_worker;
+GRANT INSERT, UPDATE ON gristmill.budget, gristmill.alert, gristmill.lost_call TO gristmill_worker;
 REVOKE EXECUTE ON FUNCTION gristmill.ensure_partition(date) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION gristmill.ensure_partition(date) TO gristmill_worker;
 
 -- Producers: submit, cancel, retry, repair, resume, limits.
 GRANT INSERT, UPDATE ON gristmill.account TO gristmill_producer;
+GRANT INSERT, UPDATE, DELETE ON gristmill.budget TO gristmill_producer;
 GRANT INSERT, UPDATE ON gristmill.batch, gristmill.live TO gristmill_producer;
 GRANT INSERT ON gristmill.job TO gristmill_producer;
 GRANT UPDATE ON gristmill.deployment TO gristmill_producer;

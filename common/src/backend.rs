@@ -9,10 +9,14 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::broker::{self, Broker, EmbeddedBroker, RabbitBroker, RabbitOptions};
+use crate::cache::CacheRules;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::store::{self, PostgresStore, SqliteStore, Store, WorkerLock};
+use crate::trace::Tracer;
 
+/// The name, in traces, of a process that works on a database to throw away.
+const THROW_AWAY: &str = "gristmill";
 /// How long a broker may take to close its connections.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -105,6 +109,8 @@ pub struct Backend {
     pub clock: Arc<dyn Clock>,
     /// The embedded database, if it is one.
     pub file: Option<PathBuf>,
+    /// Where traces go; a process that only looks makes none.
+    pub tracer: Tracer,
     embedded: Option<SqliteStore>,
     /// The right to work an embedded database, given back when the process ends.
     _lock: Option<WorkerLock>,
@@ -117,10 +123,11 @@ impl Backend {
     ///
     /// What the two say; [`Error::NoQueue`] where Postgres stands alone and messages are to be sent.
     pub async fn open(place: &Place, config: &Config, need: Need, application: &str) -> Result<Self, Error> {
-        match place {
-            Place::Sqlite(path) => Self::sqlite(path, need, None).await,
-            Place::Postgres(url) => Self::postgres(url, config, need, application).await,
-        }
+        let backend = match place {
+            Place::Sqlite(path) => Self::sqlite(path, config.cache_rules(), need, None).await?,
+            Place::Postgres(url) => Self::postgres(url, config, need, application).await?,
+        };
+        Ok(backend.traced(need, application))
     }
 
     /// Opens an SQLite file to work on, empty, whatever it held.
@@ -155,12 +162,21 @@ impl Backend {
                 _ => {}
             }
         }
-        Self::sqlite(path, Need::Work, Some(lock)).await
+        let backend = Self::sqlite(path, CacheRules::default(), Need::Work, Some(lock)).await?;
+        Ok(backend.traced(Need::Work, THROW_AWAY))
     }
 
-    async fn sqlite(path: &Path, need: Need, lock: Option<WorkerLock>) -> Result<Self, Error> {
+    /// Records traces, where the process does what belongs into them and the environment asks for it.
+    fn traced(self, need: Need, application: &str) -> Self {
+        match need {
+            Need::Store | Need::Schema => self,
+            Need::Queue | Need::Work => Self { tracer: Tracer::from_env(application), ..self },
+        }
+    }
+
+    async fn sqlite(path: &Path, cache: CacheRules, need: Need, lock: Option<WorkerLock>) -> Result<Self, Error> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let store = SqliteStore::open(path, Arc::clone(&clock)).await?;
+        let store = SqliteStore::open(path, Arc::clone(&clock)).await?.with_cache(cache);
         let lock = match (need, lock) {
             (Need::Work, None) => Some(store.lock_exclusively().await?),
             (_, lock) => lock,
@@ -170,7 +186,8 @@ impl Backend {
             Need::Queue | Need::Work => Some(Arc::new(EmbeddedBroker::new(&store))),
         };
         let embedded = Some(store.clone());
-        Ok(Self { store: store.shared(), broker, clock, file: Some(path.to_owned()), embedded, _lock: lock })
+        let (file, tracer) = (Some(path.to_owned()), Tracer::default());
+        Ok(Self { store: store.shared(), broker, clock, file, tracer, embedded, _lock: lock })
     }
 
     async fn postgres(url: &SecretString, config: &Config, need: Need, application: &str) -> Result<Self, Error> {
@@ -178,7 +195,7 @@ impl Backend {
             Need::Store | Need::Schema => None,
             Need::Queue | Need::Work => Some(config.amqp_url.clone().ok_or(Error::NoQueue)?),
         };
-        let store = PostgresStore::connect(url, application).await?.shared();
+        let store = PostgresStore::connect(url, application).await?.with_cache(config.cache_rules()).shared();
         if need != Need::Schema {
             store.check_schema().await?;
         }
@@ -189,7 +206,8 @@ impl Backend {
                 Some(Arc::new(RabbitBroker::connect(options).await?))
             }
         };
-        Ok(Self { store, broker, clock: Arc::new(SystemClock), file: None, embedded: None, _lock: None })
+        let (clock, tracer) = (Arc::new(SystemClock), Tracer::default());
+        Ok(Self { store, broker, clock, file: None, tracer, embedded: None, _lock: None })
     }
 
     /// Takes the right to work an embedded database that was opened without it, unless another process has it.
@@ -204,11 +222,14 @@ impl Backend {
         }
     }
 
-    /// Closes the queue's connections; what it does not settle in time comes again.
+    /// Closes the queue's connections, and sends the last traces; what the queue does not settle in time comes again.
     pub async fn close(&self) {
-        if let Some(broker) = &self.broker {
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, broker.shutdown()).await;
-        }
+        let queue = async {
+            if let Some(broker) = &self.broker {
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, broker.shutdown()).await;
+            }
+        };
+        tokio::join!(queue, self.tracer.close());
     }
 }
 

@@ -122,6 +122,8 @@ pub struct Batch {
     pub output_tokens: u64,
     /// Cost so far in picodollars, of the calls whose cost is known; `None` if calls were made and none is.
     pub cost_pico_usd: Option<i64>,
+    /// What the response cache saved, in picodollars.
+    pub saved_pico_usd: i64,
     /// When it was opened.
     pub created_at: DateTime<Utc>,
     /// When the last job ended.
@@ -140,6 +142,12 @@ impl Batch {
     #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
     pub fn cost_usd(&self) -> Option<f64> {
         self.cost_pico_usd.map(|pico_usd| pico_usd as f64 / 1e12)
+    }
+
+    /// Returns what the response cache saved, in dollars. For people: it is rounded.
+    #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
+    pub fn saved_usd(&self) -> f64 {
+        self.saved_pico_usd as f64 / 1e12
     }
 
     /// Returns how often a job was called so far, on average: 1 while few have ended, since others' retries would count for them.

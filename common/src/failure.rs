@@ -13,6 +13,8 @@ pub const SCHEMA_VERSION: u16 = 1;
 
 /// Most bytes of a provider's body that an error keeps.
 pub const BODY_CAP_BYTES: usize = 16 * 1024;
+/// Most characters of an earlier call's message.
+const EARLIER_CHARS: usize = 300;
 
 macro_rules! classes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -204,9 +206,46 @@ pub struct EarlierAttempt {
     pub status: Option<u16>,
     /// Its message.
     pub message: String,
+    /// What broke its stream, under a [`ErrorClass::MidStream`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub underlying: Option<ErrorClass>,
+    /// Calls of its class that it stands for, the last of which it is.
+    #[serde(skip_serializing_if = "is_one", default = "one")]
+    pub times: u32,
     /// Where the run went after it, if it left its model group.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fell_back: Option<FellBack>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+const fn is_one(times: &u32) -> bool {
+    *times == 1
+}
+
+impl EarlierAttempt {
+    /// Makes one with a class and nothing else.
+    pub const fn new(attempt: u32, class: ErrorClass) -> Self {
+        Self { attempt, class, status: None, message: String::new(), underlying: None, times: 1, fell_back: None }
+    }
+
+    /// Says in short how a call ended.
+    pub fn of(attempt: u32, error: &ErrorRecord) -> Self {
+        Self {
+            status: error.status,
+            message: error.message.chars().take(EARLIER_CHARS).collect(),
+            underlying: error.underlying.clone(),
+            ..Self::new(attempt, error.class.clone())
+        }
+    }
+
+    /// Returns the class that it counts as: what broke a stream, else its own.
+    pub fn counts_as(&self) -> &ErrorClass {
+        self.underlying.as_ref().unwrap_or(&self.class)
+    }
 }
 
 /// That a run went on in another model group.
@@ -343,6 +382,11 @@ impl ErrorRecord {
             (Disposition::Final, true) => Disposition::Retry,
             (disposition, _) => disposition,
         }
+    }
+
+    /// Returns the class that it counts as: what broke a stream, else its own.
+    pub fn counts_as(&self) -> &ErrorClass {
+        self.underlying.as_ref().unwrap_or(&self.class)
     }
 
     /// Adds a cause below the others.

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::id::{BatchId, JobId};
+use crate::trace::Traceparent;
 
 /// How urgent a batch is; each priority has its own queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -157,40 +158,110 @@ impl Identity {
     }
 }
 
-/// Whether the response cache may answer a job, and may keep its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CachePolicy {
-    /// Neither.
+/// What the response cache does for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheMode {
+    /// Nothing.
     #[default]
     Off,
-    /// Both.
+    /// It answers, and keeps what is new.
     On,
-    /// May answer, keeps nothing new.
+    /// It answers, and keeps nothing new.
     ReadOnly,
-    /// Keeps, never answers.
+    /// It keeps, and never answers.
     WriteOnly,
 }
 
+/// Whether the response cache may answer a job, and may keep its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CachePolicy {
+    /// What it does.
+    pub mode: CacheMode,
+    /// Whether it does so also for requests that ask for a random answer.
+    pub sampled: bool,
+}
+
 impl CachePolicy {
+    /// Neither answers nor keeps.
+    pub const OFF: Self = Self { mode: CacheMode::Off, sampled: false };
+    /// Answers and keeps.
+    pub const ON: Self = Self { mode: CacheMode::On, sampled: false };
+    /// All policies that there are.
+    pub const ALL: [Self; 7] = [
+        Self::OFF,
+        Self::ON,
+        Self { mode: CacheMode::ReadOnly, sampled: false },
+        Self { mode: CacheMode::WriteOnly, sampled: false },
+        Self { mode: CacheMode::On, sampled: true },
+        Self { mode: CacheMode::ReadOnly, sampled: true },
+        Self { mode: CacheMode::WriteOnly, sampled: true },
+    ];
+
     /// Returns the stable text used in messages and tables.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::On => "on",
-            Self::ReadOnly => "read_only",
-            Self::WriteOnly => "write_only",
+        match (self.mode, self.sampled) {
+            (CacheMode::Off, _) => "off",
+            (CacheMode::On, false) => "on",
+            (CacheMode::ReadOnly, false) => "read_only",
+            (CacheMode::WriteOnly, false) => "write_only",
+            (CacheMode::On, true) => "on+sampled",
+            (CacheMode::ReadOnly, true) => "read_only+sampled",
+            (CacheMode::WriteOnly, true) => "write_only+sampled",
         }
     }
 
-    /// Reads [`Self::as_str`]; unknown text of a later version means [`Self::Off`].
+    /// Reads [`Self::as_str`]; unknown text of a later version means [`Self::OFF`].
     pub fn parse_lenient(text: &str) -> Self {
-        match text {
-            "on" => Self::On,
-            "read_only" => Self::ReadOnly,
-            "write_only" => Self::WriteOnly,
-            _ => Self::Off,
-        }
+        Self::ALL.into_iter().find(|policy| policy.as_str() == text).unwrap_or_default()
+    }
+
+    /// Tells whether it does nothing.
+    pub fn is_off(self) -> bool {
+        self.mode == CacheMode::Off
+    }
+
+    /// Tells whether it may answer.
+    pub fn reads(self) -> bool {
+        matches!(self.mode, CacheMode::On | CacheMode::ReadOnly)
+    }
+
+    /// Tells whether it may keep an answer.
+    pub fn writes(self) -> bool {
+        matches!(self.mode, CacheMode::On | CacheMode::WriteOnly)
+    }
+}
+
+/// A policy that there is not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cache mode `{0}` is none of off, on, read-only, write-only, of which all but off may end with +sampled")]
+pub struct UnknownCachePolicy(String);
+
+impl FromStr for CachePolicy {
+    type Err = UnknownCachePolicy;
+
+    /// Reads [`Self::as_str`], with `-` or `_`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = text.trim().replace('-', "_");
+        Self::ALL.into_iter().find(|policy| policy.as_str() == plain).ok_or_else(|| UnknownCachePolicy(text.to_owned()))
+    }
+}
+
+impl fmt::Display for CachePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.as_str().replace('_', "-"))
+    }
+}
+
+impl Serialize for CachePolicy {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for CachePolicy {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -214,6 +285,9 @@ impl fmt::Display for StreamId {
 
 /// The tag that names a job's stream. It is a tag so that it is stored, and found again at every attempt.
 const STREAM_TAG: &str = "gristmill.stream";
+
+/// The tag that names the span which another program enqueued a job in.
+const TRACE_TAG: &str = "gristmill.traceparent";
 
 /// The user's own JSON as it was written: numbers keep their digits, and keys their order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -282,18 +356,28 @@ impl JobOptions {
         self.tags.insert(STREAM_TAG.to_owned(), stream.to_string());
     }
 
+    /// Returns the span that another program enqueued the job in, if it said so.
+    pub fn traceparent(&self) -> Option<Traceparent> {
+        self.tags.get(TRACE_TAG)?.parse().ok()
+    }
+
+    /// Has all that is done for the job belong to a span of another program.
+    pub fn set_traceparent(&mut self, span: Traceparent) {
+        self.tags.insert(TRACE_TAG.to_owned(), span.to_string());
+    }
+
     /// Returns what the user said: the options without the tags that are ours.
     #[must_use]
     pub fn shown(&self) -> Self {
         let mut shown = self.clone();
-        shown.tags.remove(STREAM_TAG);
+        shown.tags.retain(|name, _| is_users_tag(name));
         shown
     }
 }
 
 /// Tells whether a tag is the user's, to be shown, and not one of ours.
 pub fn is_users_tag(name: &str) -> bool {
-    name != STREAM_TAG
+    name != STREAM_TAG && name != TRACE_TAG
 }
 
 fn is_zero(value: &u32) -> bool {
@@ -372,6 +456,19 @@ mod tests {
         let text = serde_json::to_string(&options).unwrap();
         assert_eq!(serde_json::from_str::<JobOptions>(&text).unwrap().stream(), Some(stream));
         assert_eq!(options.shown(), JobOptions::default(), "nobody is shown it");
+    }
+
+    #[test]
+    fn a_span_is_found_again_in_the_options() {
+        let mut options = JobOptions::default();
+        assert_eq!(options.traceparent(), None);
+        let span = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
+        options.set_traceparent(span);
+        let text = serde_json::to_string(&options).unwrap();
+        assert_eq!(serde_json::from_str::<JobOptions>(&text).unwrap().traceparent(), Some(span));
+        assert_eq!(options.shown(), JobOptions::default(), "nobody is shown it");
+        options.tags.insert(TRACE_TAG.to_owned(), "nonsense".to_owned());
+        assert_eq!(options.traceparent(), None);
     }
 
     #[test]

@@ -76,6 +76,13 @@ pub struct Usage {
     pub reasoning_tokens: Option<u32>,
 }
 
+impl Usage {
+    /// Tells whether the provider said anything.
+    pub const fn is_told(&self) -> bool {
+        self.input_tokens.is_some() || self.output_tokens.is_some()
+    }
+}
+
 /// How a cost was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -84,6 +91,8 @@ pub enum CostBasis {
     Reported,
     /// From an estimate: the provider may have billed but told no usage.
     Estimated,
+    /// Nothing was billed: the call was refused, or never sent.
+    Unbilled,
     /// Not known: no price, or a crash or timeout hid the outcome.
     #[default]
     Unknown,
@@ -95,6 +104,7 @@ impl CostBasis {
         match self {
             Self::Reported => "reported",
             Self::Estimated => "estimated",
+            Self::Unbilled => "unbilled",
             Self::Unknown => "unknown",
         }
     }
@@ -104,6 +114,7 @@ impl CostBasis {
         match text {
             "reported" => Self::Reported,
             "estimated" => Self::Estimated,
+            "unbilled" => Self::Unbilled,
             _ => Self::Unknown,
         }
     }
@@ -140,8 +151,12 @@ pub struct AttemptRecord {
     pub cost_pico_usd: Option<i64>,
     /// How the cost was found.
     pub cost_basis: CostBasis,
+    /// The most that it may have cost in picodollars, where nobody saw how it ended.
+    pub bound_pico_usd: Option<i64>,
     /// The price row that the cost was computed from.
-    pub price_ref: Option<String>,
+    pub price_ref: Option<Arc<str>>,
+    /// What was billed, where `usage` does not say all of it: JSON of a price's usage.
+    pub billed: Option<String>,
     /// The provider's id of the call.
     pub request_id: Option<String>,
     /// Why it failed, if it did.

@@ -32,6 +32,8 @@ pub struct ModelPace {
     pub waiting_for_quota: u64,
     /// Jobs that wait for their next call, after one that failed or was refused.
     pub backing_off: u64,
+    /// Jobs that wait for the answer to an equal request.
+    pub waiting_for_equal: u64,
     /// Jobs that wait for a deployment that is paused.
     pub paused: u64,
     /// Why nothing starts, and for how long yet.
@@ -100,6 +102,7 @@ impl ModelPace {
             in_flight,
             waiting_for_quota: kind(WaitKind::Quota) + for_quota,
             backing_off: kind(WaitKind::BackOff),
+            waiting_for_equal: kind(WaitKind::Equal),
             paused: kind(WaitKind::Paused) + for_pause,
             held_up,
             is_used_up,

@@ -10,7 +10,10 @@ use gristmill_common::clock::{Clock, SystemClock};
 use gristmill_common::config::nearest;
 use gristmill_common::id::{BatchId, JobId, OwnerId};
 use gristmill_common::outcome;
-use gristmill_common::store::{BatchSelector, Cursor, DeploymentReport, ErrorCount, Page, Progress, Store, Wait};
+use gristmill_common::store::{
+    BatchSelector, Cursor, DeploymentReport, ErrorCount, Page, Progress, Store, UsageScope, Wait,
+};
+use gristmill_common::trace::Tracer;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +51,8 @@ pub struct Options {
     pub jobs_per_message: usize,
     /// How long the process may be silent before others finish its submission. Default 30 s.
     pub producer_ttl: Duration,
+    /// Where traces go. Default: nowhere.
+    pub tracer: Tracer,
 }
 
 impl Options {
@@ -59,6 +64,7 @@ impl Options {
             clock: Arc::new(SystemClock),
             jobs_per_message: 10,
             producer_ttl: Duration::from_secs(30),
+            tracer: Tracer::default(),
         }
     }
 }
@@ -82,6 +88,8 @@ pub struct Status {
     /// The batch with its counters.
     #[serde(flatten)]
     pub batch: Batch,
+    /// Results that the response cache gave.
+    pub cached: u64,
     /// Jobs held by a worker now.
     pub held: u64,
     /// Jobs waiting for their time.
@@ -167,7 +175,7 @@ impl Producer {
     /// Makes a producer on a back end that is open, with all defaults.
     pub fn on(backend: &Backend) -> Self {
         let options = Options::new(Arc::clone(&backend.store), backend.broker.clone());
-        Self::connect(Options { clock: Arc::clone(&backend.clock), ..options })
+        Self::connect(Options { clock: Arc::clone(&backend.clock), tracer: backend.tracer.clone(), ..options })
     }
 
     pub(crate) fn store(&self) -> &dyn Store {
@@ -202,7 +210,19 @@ impl Producer {
         let eta_s = if batch.state.is_ended() { None } else { eta_s(&batch, &models) };
         let Progress { held, waiting, .. } = progress;
         let workers = workers.len();
-        Ok(Status { batch, held, waiting, errors, paused, waits, unserved, workers, in_flight, models, eta_s })
+        let cached = self.cached(batch.id).await?;
+        Ok(Status { batch, cached, held, waiting, errors, paused, waits, unserved, workers, in_flight, models, eta_s })
+    }
+
+    /// Counts the results of a batch that the response cache gave.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn cached(&self, batch: BatchId) -> Result<u64> {
+        let scope = UsageScope { batch: Some(batch), ..UsageScope::default() };
+        let parts = self.store().usage(&scope, &[]).await?;
+        Ok(parts.iter().map(|part| part.sums.cached.unsigned_abs()).sum())
     }
 
     /// Looks for open jobs at the front of the batch, where its work stands, and at its end.

@@ -16,7 +16,10 @@ import support
 SIMULATED = ".gristmill/simulated.db"
 
 INTERRUPTED = """
-import gristmill, sys
+import gristmill, signal, sys
+
+# What a shell starts in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def progress(view):
     if view["done"]:

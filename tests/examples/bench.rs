@@ -1,5 +1,6 @@
 //! Measures the whole system on one machine: the bare HTTP client, the scaled way (publish and work at once, two workers), and
-//! the embedded way. Prints jobs/s, CPU-seconds per 1,000 jobs of each process, and peak memory, as Markdown.
+//! the embedded way; when asked, the scaled way also with limits that do not bind (`limits`), with a price and a budget that is not
+//! met (`budget`), and with the response cache, which has none of the answers (`cache`). Prints jobs/s, CPU-seconds per 1,000 jobs of each process, and peak memory, as Markdown.
 //!
 //! Run it by `./scripts/bench [JOBS]`. Everything shares this machine's cores, the provider included: a simulator without
 //! latency.
@@ -37,8 +38,12 @@ async fn main() {
     if ways.contains("http") {
         bare_client(dir.path(), jobs).await;
     }
-    if ways.contains("scaled") {
-        scaled(dir.path(), jobs).await;
+    for (way, extra) in
+        [("scaled", Extra::Nothing), ("limits", Extra::Limits), ("budget", Extra::Budget), ("cache", Extra::Cache)]
+    {
+        if ways.contains(way) {
+            scaled(dir.path(), jobs, extra).await;
+        }
     }
     if ways.contains("embedded") {
         embedded(dir.path(), jobs).await;
@@ -184,8 +189,46 @@ async fn bare_client(dir: &Path, jobs: usize) {
     server.print("bare HTTP client", jobs, rate);
 }
 
-async fn scaled(dir: &Path, jobs: usize) {
+/// What the scaled way is measured with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    Nothing,
+    /// Limits of calls and tokens that do not bind.
+    Limits,
+    /// A price, and a budget that is not met.
+    Budget,
+    /// The response cache, which has none of the answers.
+    Cache,
+}
+
+impl Extra {
+    const fn way(self) -> &'static str {
+        match self {
+            Self::Nothing => "scaled, 2 workers",
+            Self::Limits => "scaled, with limits",
+            Self::Budget => "scaled, with price and budget",
+            Self::Cache => "scaled, with response cache",
+        }
+    }
+
+    /// Writes the configuration; without anything extra there is none.
+    fn configure(self, dir: &Path, base: &str) {
+        let params = match self {
+            Self::Nothing => return,
+            Self::Limits => "rpm: 10000000, tpm: 10000000000",
+            Self::Budget | Self::Cache => "input_cost_per_token: 2.5e-6, output_cost_per_token: 0.00001",
+        };
+        let yaml = format!(
+            "model_list:\n- model_name: {MODEL}\n  litellm_params: {{model: openai/gpt-4o, api_base: '{base}', api_key: sk-bench, \
+             {params}}}\n"
+        );
+        fs::write(dir.join("gristmill.yaml"), yaml).unwrap();
+    }
+}
+
+async fn scaled(dir: &Path, jobs: usize, extra: Extra) {
     let (mut server, base) = simulator(dir);
+    extra.configure(dir, &base);
     let database = TestDatabase::create().await;
     let rabbit = TestRabbit::new(&[MODEL]);
     let store = database.store().await;
@@ -209,7 +252,12 @@ async fn scaled(dir: &Path, jobs: usize) {
     }
     let (rabbit_before, _) = total_cpu("beam.smp");
     let (postgres_before, _) = total_cpu("postgres");
-    let submit = ["submit", "input.jsonl", "--name", "bench", "--priority", "bulk"];
+    let mut submit = vec!["submit", "input.jsonl", "--name", "bench", "--priority", "bulk", "--yes"];
+    match extra {
+        Extra::Nothing | Extra::Limits => {}
+        Extra::Budget => submit.extend(["--max-budget", "100000"]),
+        Extra::Cache => submit.extend(["--cache", "on"]),
+    }
     let mut producer = Watched::start("producer", command(&submit));
     let mut samples: Vec<(f64, u64)> = Vec::new();
     let started = Instant::now();
@@ -231,11 +279,15 @@ async fn scaled(dir: &Path, jobs: usize) {
     assert_eq!(batch.counters.succeeded, jobs as u64);
     let took = (batch.finished_at.unwrap() - batch.created_at).to_std().unwrap();
     let rate = jobs as f64 / took.as_secs_f64();
-    for watched in workers.iter().chain([&producer, &server]) {
-        watched.print("scaled, 2 workers", jobs, rate);
+    if extra != Extra::Nothing {
+        fs::remove_file(dir.join("gristmill.yaml")).unwrap();
     }
-    row("scaled, 2 workers", jobs, rate, "RabbitMQ", rabbit_after - rabbit_before, rabbit_mb);
-    row("scaled, 2 workers", jobs, rate, "Postgres (largest process)", postgres_after - postgres_before, postgres_mb);
+    let way = extra.way();
+    for watched in workers.iter().chain([&producer, &server]) {
+        watched.print(way, jobs, rate);
+    }
+    row(way, jobs, rate, "RabbitMQ", rabbit_after - rabbit_before, rabbit_mb);
+    row(way, jobs, rate, "Postgres (largest process)", postgres_after - postgres_before, postgres_mb);
     if jobs >= 500_000 {
         print_course(&samples, jobs as u64);
     }

@@ -28,7 +28,9 @@ const SCENARIOS: &[&str] = &[
     "hidden",
     "outage",
     "groups",
+    "groups-hang",
     "fairness",
+    "fairness-100",
     "churn",
 ];
 
@@ -50,7 +52,9 @@ async fn main() {
             "hidden" => hidden().await,
             "outage" => outage().await,
             "groups" => groups().await,
-            "fairness" => fairness().await,
+            "groups-hang" => hanging_groups().await,
+            "fairness" => fairness(1_000, 20_000).await,
+            "fairness-100" => fairness(100, 100_000).await,
             "churn" => churn().await,
             other => panic!("`{other}` is none of {SCENARIOS:?}"),
         }
@@ -256,9 +260,37 @@ async fn groups() {
     }
 }
 
-async fn fairness() {
+/// Three model groups that share a worker's slots: the rate of one before and after the models of the others hang.
+async fn hanging_groups() {
+    for hang in [false, true] {
+        let faults = ["timeout:1:model=sim-2", "timeout:1:model=sim-3"].map(|fault| fault.parse().unwrap());
+        let scope = |model: &str| ModelLimits { model: model.to_owned(), limits: Limits::default() };
+        let options = Options {
+            faults: if hang { faults.into() } else { Vec::new() },
+            model_limits: ["sim-1", "sim-2", "sim-3"].map(scope).into(),
+            ..simulator("", 300)
+        };
+        let mut fleet = Fleet::start(options).await;
+        fleet.rabbit.add("third");
+        let all = [(MODEL, "model: openai/sim-1"), ("idle", "model: openai/sim-2"), ("third", "model: openai/sim-3")];
+        configure(&fleet, &all, "");
+        for group in ["idle", "third"] {
+            fleet.submit(group, 3_000, |_, job| job.model = group.into()).await;
+        }
+        let live = fleet.submit("live", 3_000, |_, _| {}).await;
+        fleet.worker(&["--model", "idle", "--model", "third", "--concurrency", "96"], &[]);
+        all_succeed(&fleet, live, 3_000).await;
+        let scope = stats(&fleet).models.remove("sim-1").unwrap();
+        let took = (scope.last_accepted_ms.unwrap() - scope.first_accepted_ms.unwrap()) as f64 / 1e3;
+        let others = if hang { "hang" } else { "are alive" };
+        println!("the others {others}: {:.1} jobs/s ({took:.1} s)", 3_000.0 / took);
+    }
+}
+
+/// A batch of `small` jobs, alone and submitted behind a larger one.
+async fn fairness(small: usize, large: usize) {
     let mut alone = 0.0;
-    for behind in [0, 20_000] {
+    for behind in [0, large] {
         let mut fleet = Fleet::start(simulator("", 100)).await;
         configure(&fleet, &[(MODEL, "model: openai/sim-1, rpm: 6000")], "");
         if behind > 0 {
@@ -274,11 +306,11 @@ async fn fairness() {
             }
         }
         let started = Instant::now();
-        let small = fleet.submit_at(Priority::Standard, "small", 1_000, |_, _| {}).await;
-        all_succeed(&fleet, small, 1_000).await;
+        let batch = fleet.submit_at(Priority::Standard, "small", small, |_, _| {}).await;
+        all_succeed(&fleet, batch, small).await;
         let took = started.elapsed().as_secs_f64();
         println!(
-            "1,000 jobs behind {behind}: {took:.1} s{}",
+            "{small} jobs behind {behind}: {took:.1} s{}",
             if behind > 0 { format!(", {:.2} × alone", took / alone) } else { String::new() }
         );
         alone = took;

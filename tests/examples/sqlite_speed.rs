@@ -75,7 +75,7 @@ async fn measure(path: &std::path::Path, count: u32, whole: bool) -> anyhow::Res
             let references: Vec<JobRef> =
                 jobs.iter().map(|job| JobRef { id: job.id, batch, run: 1, lane: lane.clone() }).collect();
             let payload = if whole { envelope::write(jobs) } else { envelope::write_references(&references) };
-            payload.map(|payload| Outgoing { lane: lane.clone(), payload })
+            payload.map(|payload| Outgoing { lane: lane.clone(), payload, traceparent: None })
         };
         broker.publish(jobs.chunks(MESSAGE).map(message).collect::<Result<_, _>>()?).await?;
     }
@@ -113,7 +113,10 @@ async fn measure(path: &std::path::Path, count: u32, whole: bool) -> anyhow::Res
             let Verdict::Run(ticket) = verdict else { anyhow::bail!("not admitted: {verdict:?}") };
             settlements.push(Settlement {
                 job: ticket.job,
+                tags: Arc::default(),
+                spends: None,
                 attempts: vec![attempt()],
+                caching: None,
                 end: End::Result(Box::new(result())),
             });
         }
@@ -192,7 +195,9 @@ fn attempt() -> AttemptRecord {
         usage: Usage { input_tokens: Some(300), output_tokens: Some(60), ..Usage::default() },
         cost_pico_usd: Some(1_350_000_000),
         cost_basis: CostBasis::Reported,
-        price_ref: Some("2026-11-01/gpt-4o".to_owned()),
+        bound_pico_usd: None,
+        price_ref: Some("gpt-4o@0123abcd".into()),
+        billed: None,
         request_id: Some("req_0123456789abcdef".to_owned()),
         error: None,
     }

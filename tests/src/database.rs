@@ -156,6 +156,7 @@ async fn template() -> String {
     let mut hasher = DefaultHasher::new();
     include_str!("../../migrations/postgres/0001_core.sql").hash(&mut hasher);
     include_str!("../../migrations/postgres/0002_account.sql").hash(&mut hasher);
+    include_str!("../../migrations/postgres/0003_costs.sql").hash(&mut hasher);
     let name = format!("gristmill_template_{:016x}", hasher.finish());
     let mut admin = admin().await;
     // Tests run in many processes at once; the lock ends with the connection.

@@ -34,8 +34,8 @@ pub const IDLE: &str = "idle";
 pub const KEY: &str = "sk-canary-4f1d7c0a9b";
 /// How long a worker may be silent.
 pub const LEASE: Duration = Duration::from_secs(3);
-/// Longer than anything takes that works.
-pub const LONG: Duration = Duration::from_secs(120);
+/// Longer than anything takes that works: a process that stands still in the middle of writing is given up after two minutes.
+pub const LONG: Duration = Duration::from_secs(240);
 
 /// A database, queues, a simulator and workers.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 pub mod database;
 pub mod fleet;
+pub mod money;
 pub mod proxy;
 pub mod rabbit;
 pub mod suite;

@@ -51,6 +51,11 @@ impl TestRabbit {
         }
     }
 
+    /// Adds a model group, whose queues go with the others.
+    pub fn add(&mut self, group: &str) {
+        self.groups.push(group.to_owned());
+    }
+
     /// Returns what the names of the test's queues and connections begin with.
     pub fn prefix(&self) -> &str {
         &self.prefix

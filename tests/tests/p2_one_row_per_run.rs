@@ -35,8 +35,11 @@ async fn references(fleet: &Fleet, batch: BatchId) -> Vec<JobRef> {
 
 /// Publishes one more message for each of these jobs, several jobs to a message.
 async fn publish(fleet: &Fleet, jobs: &[JobRef], jobs_per_message: usize) {
-    let message =
-        |jobs: &[JobRef]| Outgoing { lane: jobs[0].lane.clone(), payload: envelope::write_references(jobs).unwrap() };
+    let message = |jobs: &[JobRef]| Outgoing {
+        lane: jobs[0].lane.clone(),
+        payload: envelope::write_references(jobs).unwrap(),
+        traceparent: None,
+    };
     let messages: Vec<Outgoing> = jobs.chunks(jobs_per_message).map(message).collect();
     let confirms = fleet.rabbit.broker().await.publish(messages).await.unwrap();
     assert!(confirms.iter().all(|confirm| *confirm == Confirm::Confirmed), "{confirms:?}");

@@ -106,6 +106,21 @@ async fn a_group_without_a_valid_key_is_not_waited_for_where_another_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_wait_when_the_limit_of_a_day_is_met_go_elsewhere_at_once() {
+    let mut fleet = start(&["daily", "good"], &[]).await;
+    let rest = format!("router_settings: {{fallbacks: [{{{MODEL}: [good]}}]}}\n");
+    configure(&fleet, &[(MODEL, "daily", "rpm: 6000, rpd: 20"), ("good", "good", "")], &rest);
+    let batch = fleet.submit("daily", 200, |_, _| {}).await;
+    let rows = rows(&mut fleet, batch, 200).await;
+    assert!(rows.iter().all(|row| row.result.status == Status::Succeeded), "{rows:?}");
+    let received = received(&fleet);
+    assert!(received["daily"] <= 20 && received["good"] >= 180, "{received:?}");
+    let started: Vec<_> = rows.iter().filter_map(|row| row.result.started_at).collect();
+    let took = *started.iter().max().unwrap() - *started.iter().min().unwrap();
+    assert!(took < chrono::TimeDelta::seconds(10), "none waited until it was sent back: {took}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_prompt_too_long_for_its_group_goes_to_the_one_for_long_prompts_without_a_call() {
     let mut fleet = start(&["short", "long"], &[]).await;
     configure(

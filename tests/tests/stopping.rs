@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use gristmill_common::store::{LostCalls, UsageScope};
 use gristmill_tests::fleet::{Fleet, eventually};
+use gristmill_tests::money;
 use gristmill_tests::proxy::Proxy;
 use gristmill_worker::simulate;
 use secrecy::ExposeSecret as _;
@@ -40,4 +42,26 @@ async fn a_worker_stops_in_bounded_time_when_the_store_is_gone_without_a_word() 
     fleet.agrees(batch, 3).await;
     assert_eq!(fleet.calls().await.len(), 6, "what was not written is called again, once");
     proxy.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_a_stop_cuts_off_are_recorded_with_a_bound_and_made_again() {
+    const JOBS: usize = 5;
+    let slow = simulate::Options { latency: Duration::from_secs(4), ..Default::default() };
+    let mut fleet = Fleet::start(slow).await;
+    money::configure(&fleet, "");
+    let batch = fleet.submit("sweep", JOBS, |_, _| {}).await;
+    let worker = fleet.worker(&[], &[("GRISTMILL_GRACE", "300ms")]);
+    let control = fleet.simulator.control();
+    eventually("calls are made", async || (control.stats().in_flight == JOBS as u64).then_some(())).await;
+    fleet.signal(worker, "TERM");
+    assert!(fleet.ended(worker).await, "it ends well");
+    let scope = UsageScope { batch: Some(batch), ..UsageScope::default() };
+    let sums = fleet.store.usage(&scope, &[]).await.unwrap().remove(0).sums;
+    assert_eq!((sums.calls, sums.unseen, sums.uncounted), (5, 5, 5), "{}", fleet.logs());
+    assert!(sums.bound_pico_usd > 0);
+    assert_eq!(money::lost(&fleet, batch).await, LostCalls::default(), "all of them are known");
+    fleet.worker(&[], &[]);
+    let rows = fleet.agrees(batch, JOBS).await;
+    assert!(rows.iter().all(|row| row.result.attempts == 2));
 }

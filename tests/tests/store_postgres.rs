@@ -11,6 +11,7 @@ use gristmill_common::id::{BatchId, OwnerId};
 use gristmill_common::store::{Opened, PostgresStore, Store as _};
 use gristmill_tests::database::TestDatabase;
 use gristmill_tests::proxy::Proxy;
+use gristmill_tests::suite::store::caching::BRIEF;
 use gristmill_tests::suite::store::{
     LONG, Lab, SHORT, chunk, eventually, jobs, new_batch, owner, success, worker_info,
 };
@@ -21,7 +22,9 @@ async fn open() -> Lab {
     let user = database.user(&["gristmill_worker", "gristmill_producer"]).await;
     let open = async || Arc::new(PostgresStore::connect(&user, "gristmill-test").await.expect("a user was made"));
     let owner = Arc::new(database.store().await);
-    Lab { store: open().await, other: open().await, owner, guard: Box::new(database) }
+    let brief =
+        PostgresStore::connect(&user, "gristmill-test").await.expect("a user was made").with_cache(BRIEF).shared();
+    Lab { store: open().await, other: open().await, owner, brief, guard: Box::new(database) }
 }
 
 gristmill_tests::store_suite!(open);

@@ -37,6 +37,10 @@ pub struct Request {
     pub input_bytes: u64,
     /// Most tokens of the output, over all choices, where the request says.
     pub most_output_tokens: Option<u64>,
+    /// Answers that it asks for, where it says.
+    pub choices: Option<u64>,
+    /// Whether whoever sends it on may set its `max_tokens`: it is of an API that has them, and has none.
+    pub is_open: bool,
 }
 
 impl Model {
@@ -47,6 +51,12 @@ impl Model {
             images: Rule::of(provider, model),
             is_plain: model.contains("embed"),
         }
+    }
+
+    /// Returns the same model without its tokenizer: texts are estimated, which takes a fraction of the time.
+    #[must_use]
+    pub fn rough(self) -> Self {
+        Self { family: None, ..self }
     }
 
     /// Tells whether it can count at once, without building tables.
@@ -67,11 +77,14 @@ impl Request {
         let number = |name: &str| fields.get(name).and_then(|value| serde_json::from_str::<u64>(value).ok());
         let most =
             number("max_completion_tokens").or_else(|| number("max_tokens")).or_else(|| number("max_output_tokens"));
-        let choices = number("n").unwrap_or(1).max(1);
+        let choices = number("n").map(|choices| choices.max(1));
+        let has = |names: &[&str]| names.iter().any(|name| fields.contains_key(name));
         Some(Self {
             input_tokens: counter.tokens.max(1),
             input_bytes: counter.bytes,
-            most_output_tokens: most.map(|most| most.saturating_mul(choices)),
+            most_output_tokens: most.map(|most| most.saturating_mul(choices.unwrap_or(1))),
+            choices,
+            is_open: has(&["messages", "prompt"]) && !has(&["max_tokens", "max_completion_tokens"]),
         })
     }
 }

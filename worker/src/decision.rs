@@ -47,10 +47,20 @@ impl Allowed {
         error: &ErrorRecord,
         earlier: &[EarlierAttempt],
     ) -> Self {
-        let policy = if own.is_some() { None } else { routing.retries_for(group, &error.class) };
+        // A broken stream is retried as what broke it; where nothing is said of that, as what it is.
+        let says = || {
+            // What would fail again is tried again only where it is named.
+            let is_final = error.disposition() == Disposition::Final;
+            let of = |class| {
+                if is_final { routing.named_retries_for(group, class) } else { routing.retries_for(group, class) }
+            };
+            of(error.counts_as()).or_else(|| of(&error.class))
+        };
+        let policy = if own.is_some() { None } else { says() };
         let made = || {
             let alike = earlier.iter().rev().take_while(|earlier| earlier.fell_back.is_none());
-            u32::try_from(alike.filter(|earlier| earlier.class == error.class).count()).unwrap_or(u32::MAX)
+            let alike = alike.filter(|earlier| earlier.counts_as() == error.counts_as());
+            alike.map(|earlier| earlier.times).fold(0, u32::saturating_add)
         };
         let most = policy.map(u32::from).into_iter().chain(Verdict::of(error).most_retries).min();
         let retries = u32::from(own.or(policy).unwrap_or(usual)).max(policy.map_or(0, |_| u32::from(usual)));
@@ -86,7 +96,7 @@ pub(crate) fn decide(
     let class = &error.class;
     let used_up = |spent: Spent| {
         let (most, made) = allowed.alike?;
-        let tried = spent.attempts;
+        let (tried, class) = (spent.attempts, error.counts_as());
         (made >= most).then(|| format!("gave up after {tried} attempts: {class} is retried {most}× at most"))
     };
     // What a policy names is retried as it says, and counts, whatever the error would mean without it.
@@ -128,6 +138,7 @@ pub(crate) fn decide(
 
 #[cfg(test)]
 mod tests {
+    use gristmill_common::config::RetryPolicy;
     use gristmill_common::failure::ErrorClass;
 
     use super::*;
@@ -195,15 +206,70 @@ mod tests {
                     Next::Wake { spent: after, .. } => spent = after,
                     Next::Fail(why) => assert_eq!((earlier.len() + 1, why), (classes.len(), verdict.clone())),
                 }
-                earlier.push(EarlierAttempt {
-                    attempt,
-                    class: error.class,
-                    status: None,
-                    message: String::new(),
-                    fell_back: None,
-                });
+                earlier.push(EarlierAttempt::new(attempt, error.class));
             }
             assert_eq!(spent.attempts as usize, classes.len() - 1, "the last one ended it: {classes:?}");
+        }
+    }
+
+    #[test]
+    fn a_broken_stream_is_retried_as_what_broke_it_where_a_policy_names_that() {
+        let broken = |by: Option<ErrorClass>| ErrorRecord { underlying: by, ..error(ErrorClass::MidStream) };
+        let (timeout, server) = (Some(ErrorClass::Timeout), Some(ErrorClass::InternalServer));
+        let policy = |timeout, service_unavailable, default| {
+            let retry_policy = RetryPolicy { timeout, service_unavailable, default, ..RetryPolicy::default() };
+            let mut routing = Routing::default();
+            routing.retry_policy = retry_policy;
+            routing
+        };
+        for (routing, error, retries) in [
+            (policy(Some(4), Some(1), None), broken(timeout.clone()), Some(4)),
+            (policy(None, Some(1), None), broken(timeout.clone()), Some(1)),
+            (policy(None, Some(1), Some(6)), broken(server.clone()), Some(6)),
+            (policy(Some(4), Some(1), None), broken(None), Some(1)),
+            (policy(None, None, None), broken(timeout.clone()), None),
+        ] {
+            let allowed = Allowed::of(&routing, "m", None, 2, &error, &[]);
+            assert_eq!(allowed.policy, retries, "{:?}", error.underlying);
+        }
+        let earlier = [
+            EarlierAttempt { underlying: timeout.clone(), ..EarlierAttempt::new(1, ErrorClass::MidStream) },
+            EarlierAttempt { underlying: server, ..EarlierAttempt::new(2, ErrorClass::MidStream) },
+            EarlierAttempt::new(3, ErrorClass::Timeout),
+        ];
+        let (error, routing) = (broken(timeout), policy(Some(2), None, None));
+        let allowed = Allowed::of(&routing, "m", None, 9, &error, &earlier);
+        let spent = Spent { attempts: 3, calls: 3, faults: 0 };
+        let next = decide(error.disposition(), &error, spent, allowed, true, Duration::ZERO);
+        assert_eq!(next, Next::Fail("gave up after 4 attempts: Timeout is retried 2× at most".to_owned()));
+    }
+
+    #[test]
+    fn a_policy_counts_more_retries_than_earlier_calls_are_kept() {
+        let mut routing = Routing::default();
+        routing.retry_policy = RetryPolicy { rate_limit: Some(30), timeout: Some(11), ..RetryPolicy::default() };
+        let (refused, timeout) = (error(ErrorClass::RateLimit), error(ErrorClass::Timeout));
+        for (error, other, verdict) in [
+            (&refused, &timeout, "gave up after 37 attempts: RateLimitError is retried 30× at most"),
+            (&timeout, &refused, "gave up after 14 attempts: Timeout is retried 11× at most"),
+        ] {
+            let (mut earlier, mut spent, mut end) = (Vec::new(), FRESH, None);
+            for attempt in 1..100 {
+                // One in six is of the other class.
+                let error = if attempt % 6 == 0 { other } else { error };
+                let allowed = Allowed::of(&routing, "m", None, 90, error, &earlier);
+                match decide(error.disposition(), error, spent, allowed, true, Duration::ZERO) {
+                    Next::Wake { spent: after, .. } => spent = after,
+                    Next::Fail(why) => {
+                        end = Some(why);
+                        break;
+                    }
+                }
+                earlier.push(EarlierAttempt::new(attempt, error.class.clone()));
+                route::keep_newest(&mut earlier, 8);
+            }
+            assert_eq!(end.as_deref(), Some(verdict));
+            assert!(earlier.len() <= 8);
         }
     }
 

@@ -4,7 +4,7 @@
 //! that is away is waited for; nothing is dropped. If the process dies, the live rows still say that it held the jobs.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gristmill_common::failpoint;
 use gristmill_common::id::OwnerId;
@@ -14,8 +14,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budget::Budgets;
 use crate::health::Health;
+use crate::metrics::Counts;
 use crate::slot::Slots;
+use crate::trace::Recorder;
 use crate::window::Place;
 
 /// Most settlements in one transaction.
@@ -39,7 +42,8 @@ pub(crate) struct Settled {
 pub(crate) async fn run(
     store: Arc<dyn Store>,
     owner: OwnerId,
-    health: Arc<Health>,
+    (health, counts): (Arc<Health>, Arc<Counts>),
+    (budgets, recorder): (Arc<Budgets>, Recorder),
     mut settled: mpsc::UnboundedReceiver<Settled>,
     uncommitted: Slots,
     abort: CancellationToken,
@@ -74,9 +78,14 @@ pub(crate) async fn run(
                 () = abort.cancelled() => return,
             }
         };
-        let (store, health, abort) = (Arc::clone(&store), Arc::clone(&health), abort.clone());
+        let (store, health, counts) = (Arc::clone(&store), Arc::clone(&health), Arc::clone(&counts));
+        let (abort, budgets, recorder) = (abort.clone(), Arc::clone(&budgets), recorder.clone());
         flushes.spawn(async move {
-            commit(&*store, owner, &health, &settlements, &abort).await;
+            let committed = commit(&*store, owner, (&health, &counts), &settlements, &abort).await;
+            if committed {
+                recorder.committed(settlements.iter().zip(freed.iter().map(Place::stay)));
+            }
+            settlements.iter().for_each(|settlement| budgets.settled(settlement));
             drop(freed);
             drop(slot);
         });
@@ -85,14 +94,16 @@ pub(crate) async fn run(
     flushes.wait().await;
 }
 
+/// Writes a group; tells whether it was written, and not given up.
 async fn commit(
     store: &dyn Store,
     owner: OwnerId,
-    health: &Health,
+    (health, counts): (&Health, &Counts),
     settlements: &[Settlement],
     abort: &CancellationToken,
-) {
+) -> bool {
     failpoint::pass("worker.before_flush");
+    let began = Instant::now();
     // Whatever the store says, results are kept until it takes them: they were paid for.
     let writing = until_ok(
         Schedule::RECONNECT,
@@ -100,6 +111,7 @@ async fn commit(
         || health.watch("writing results", store.flush(owner, settlements)),
         |_| true,
         |error: &Error, failures| {
+            counts.flush_failed();
             if failures == 1 || (!error.is_transient() && failures % 60 == 0) {
                 tracing::warn!(%error, results = settlements.len(), "results not written yet, trying again");
             }
@@ -107,6 +119,11 @@ async fn commit(
     );
     let flushed = abort.run_until_cancelled(writing).await.flatten();
     failpoint::pass("worker.after_flush");
+    match &flushed {
+        Some(Ok(flushed)) => counts.flushed(settlements, *flushed, began.elapsed()),
+        Some(Err(_)) | None => counts.given_up(settlements.len()),
+    }
+    let committed = matches!(flushed, Some(Ok(_)));
     match flushed {
         Some(Ok(flushed)) if flushed.lost > 0 => {
             tracing::warn!(lost = flushed.lost, "results of runs that others hold now were not written");
@@ -114,4 +131,5 @@ async fn commit(
         Some(Ok(flushed)) => tracing::trace!(results = flushed.results, waiting = flushed.waiting, "flushed"),
         Some(Err(_)) | None => {}
     }
+    committed
 }

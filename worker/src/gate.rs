@@ -17,6 +17,11 @@ use tokio::sync::{Notify, watch};
 use crate::provider::Provider;
 use crate::quota::Ledger;
 
+mod cooling;
+
+pub(crate) use cooling::Cooling;
+use cooling::Minute;
+
 /// Faults in a row after which a deployment is paused.
 pub(crate) const FAULTS_IN_A_ROW: u32 = 3;
 /// Failed calls in a row, without any that was answered, after which a deployment is paused: the provider is out.
@@ -48,31 +53,6 @@ pub(crate) struct Gate {
     changed: watch::Sender<u64>,
     /// Rung when there is something that the fleet should hear of at once.
     urgent: Arc<Notify>,
-}
-
-/// When a deployment is left alone beside what its pauses say: LiteLLM's rules, version 1.109.1 (`router_utils/cooldown_handlers.py`,
-/// read 2026-11).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cooling {
-    /// Whether other deployments of the group can take its calls.
-    pub(crate) has_others: bool,
-    /// How long.
-    pub(crate) length: Duration,
-    /// Failures in a minute that are allowed; without it, half of at least [`ENOUGH`] calls.
-    pub(crate) allowed_fails: Option<u32>,
-    /// Whether none of this counts.
-    pub(crate) disabled: bool,
-}
-
-/// Calls of a minute of which half must not fail.
-const ENOUGH: u32 = 5;
-
-/// Calls of a minute.
-#[derive(Debug)]
-struct Minute {
-    since: Instant,
-    calls: u32,
-    failures: u32,
 }
 
 #[derive(Debug)]
@@ -122,8 +102,10 @@ struct Report {
 /// What a call showed of its deployment.
 #[derive(Debug)]
 pub(crate) enum Shown<'a> {
-    /// It answers; whether the job liked the answer is another matter.
+    /// It answers.
     Works,
+    /// It answers, and what it says is of this one request.
+    Disliked(&'a ErrorRecord),
     /// It is at fault.
     Fault(&'a ErrorRecord),
     /// It failed, as it may at any time.
@@ -132,6 +114,20 @@ pub(crate) enum Shown<'a> {
     Refused(&'a ErrorRecord),
     /// Nothing: the call told nothing of it.
     Nothing,
+}
+
+impl Shown<'_> {
+    /// Tells whether it answers; whether the job likes the answer is another matter.
+    pub(crate) const fn is_answer(&self) -> bool {
+        matches!(self, Self::Works | Self::Disliked(_))
+    }
+
+    const fn error(&self) -> Option<&ErrorRecord> {
+        match self {
+            Self::Disliked(error) | Self::Fault(error) | Self::Failed(error) | Self::Refused(error) => Some(error),
+            Self::Works | Self::Nothing => None,
+        }
+    }
 }
 
 impl Mode {
@@ -150,10 +146,9 @@ impl Gate {
         cooling: Cooling,
         urgent: Arc<Notify>,
     ) -> Arc<Self> {
-        let minute = Minute { since: Instant::now(), calls: 0, failures: 0 };
         let state = State {
             mode: Mode::OPEN,
-            minute,
+            minute: Minute::new(Instant::now()),
             version: 0,
             untold: None,
             probed: None,
@@ -286,6 +281,7 @@ impl Gate {
             pause: state.untold.clone(),
             probed: state.probed,
             ready,
+            probing: matches!(state.mode, Mode::Probing { .. }),
             again: state.again,
             fresh: state.fresh,
         };
@@ -329,21 +325,28 @@ impl Gate {
                 heard.overloaded += 1;
             }
             Shown::Failed(_) | Shown::Fault(_) => heard.troubled += 1,
-            Shown::Works | Shown::Nothing => {}
+            Shown::Works | Shown::Disliked(_) | Shown::Nothing => {}
         });
         let mut state = self.lock();
         let was_open = state.mode.is_open();
         state.has_seen |= !matches!(shown, Shown::Nothing);
-        let is_bad_minute = state.minute.is_bad(shown, self.cooling, Instant::now());
+        let is_bad_minute = state.minute.is_bad(shown, &self.cooling, Instant::now());
+        let left_alone =
+            |error: &ErrorRecord| Pausing { refusal: false, ..self.pausing(error, Some(self.cooling.length)) };
         match (&mut state.mode, shown) {
-            (Mode::Open { works, faults, failures, refusals }, Shown::Works) => {
+            (Mode::Open { works, faults, failures, refusals }, Shown::Works | Shown::Disliked(_)) => {
                 (*works, *faults, *failures, *refusals) = (true, 0, 0, 0);
+                if let (true, Shown::Disliked(error)) = (is_bad_minute, shown) {
+                    self.rest(&mut state, left_alone(error));
+                }
             }
             (Mode::Open { works, faults, .. }, Shown::Fault(error)) => {
                 *works = false;
                 *faults += 1;
                 if *faults >= FAULTS_IN_A_ROW {
                     self.rest(&mut state, self.pausing(error, None));
+                } else if is_bad_minute {
+                    self.rest(&mut state, left_alone(error));
                 }
             }
             (Mode::Open { failures, .. }, Shown::Failed(error)) => {
@@ -351,20 +354,24 @@ impl Gate {
                 if *failures >= FAILURES_IN_A_ROW && !self.cooling.disabled {
                     self.rest(&mut state, self.pausing(error, None));
                 } else if is_bad_minute {
-                    self.rest(&mut state, Pausing { refusal: false, ..self.pausing(error, Some(self.cooling.length)) });
+                    self.rest(&mut state, left_alone(error));
                 }
             }
             (Mode::Open { refusals, .. }, Shown::Refused(error)) => {
                 *refusals += 1;
                 let wait = wait(error);
                 let is_meant = wait >= SHORT_WAIT || *refusals >= REFUSALS_IN_A_ROW;
-                if self.cooling.has_others && !self.cooling.disabled && is_meant {
+                let is_one_too_many = match self.cooling.allowed_for(shown) {
+                    Some(_) => is_bad_minute,
+                    None => self.cooling.has_others && !self.cooling.disabled && is_meant,
+                };
+                if is_one_too_many {
                     self.rest(&mut state, self.pausing(error, Some(wait.max(self.cooling.length))));
                 } else if wait >= LONG_WAIT || wait >= SHORT_WAIT && *refusals >= REFUSALS_IN_A_ROW {
                     self.rest(&mut state, self.pausing(error, Some(wait)));
                 }
             }
-            (Mode::Probing { .. }, Shown::Works) if probe => {
+            (Mode::Probing { .. }, Shown::Works | Shown::Disliked(_)) if probe => {
                 state.change(Mode::Open { works: true, faults: 0, failures: 0, refusals: 0 });
                 state.probed = Some(Probed::Works);
             }
@@ -437,25 +444,6 @@ impl Gate {
         let until = Instant::now() + pausing.length.unwrap_or(FIRST_PAUSE);
         state.change(Mode::Resting { until, report });
         state.untold = Some(pausing);
-    }
-}
-
-impl Minute {
-    /// Counts a call; tells whether too many of its minute failed.
-    fn is_bad(&mut self, shown: &Shown<'_>, cooling: Cooling, now: Instant) -> bool {
-        if now - self.since >= Duration::from_secs(60) {
-            *self = Self { since: now, calls: 0, failures: 0 };
-        }
-        self.calls += 1;
-        self.failures += u32::from(matches!(shown, Shown::Failed(_) | Shown::Fault(_)));
-        let bad = match cooling.allowed_fails {
-            Some(allowed) => self.failures > allowed,
-            None => cooling.has_others && self.calls >= ENOUGH && self.failures * 2 > self.calls,
-        };
-        if bad {
-            *self = Self { since: now, calls: 0, failures: 0 };
-        }
-        bad && !cooling.disabled
     }
 }
 

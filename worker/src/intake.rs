@@ -20,6 +20,7 @@ use gristmill_common::failure::{ErrorClass, ErrorRecord};
 use gristmill_common::job::JobRef;
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{Arrival, DeadLetter, Error, Verdict};
+use gristmill_common::trace::Traceparent;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,8 +28,11 @@ use crate::Scope;
 use crate::group::Group;
 use crate::pipeline;
 use crate::session::Session;
+use crate::settle;
 use crate::window::Place;
 
+/// How long a job has to hand over what became of it when calls are cut off.
+const CUT_OFF: Duration = Duration::from_secs(1);
 /// Most jobs in one admission.
 const GROUP: usize = 500;
 /// How long the first message of an admission waits for others: a transaction costs the same for one job and for fifty.
@@ -50,9 +54,14 @@ struct Message {
 }
 
 impl Message {
-    /// Settles it once what was taken of it is admitted.
-    fn settle(self) {
-        if self.whole { self.settle.ack() } else { self.settle.pass_over() }
+    /// Settles it once what was taken of it is admitted; tells whether it was acknowledged.
+    fn settle(self) -> bool {
+        if self.whole {
+            self.settle.ack();
+        } else {
+            self.settle.pass_over();
+        }
+        self.whole
     }
 }
 
@@ -73,7 +82,7 @@ pub(crate) async fn run(
             let room = loop {
                 tokio::select! {
                     biased;
-                    room = group.room() => break room,
+                    room = group.room(session.line.estimator()) => break room,
                     // What waits for room is not to wait long: others may have some.
                     () = tokio::time::sleep(BLOCKED) => resize(&mut *consumer, &mut window, group.prefetch(most)),
                 }
@@ -161,7 +170,7 @@ async fn read(
     scope: &Scope,
     delivery: Delivery,
 ) -> Option<Message> {
-    let Delivery { payload, settle, .. } = delivery;
+    let Delivery { payload, settle, traceparent, .. } = delivery;
     match envelope::read(&payload) {
         Ok(arrivals) if arrivals.iter().any(|arrival| arrival.job.lane.group != group.name) => {
             let text = format!("the message is of another model group than its queue, `{}`", group.name);
@@ -183,6 +192,7 @@ async fn read(
             }
             group.pace.came(arrivals.len(), payload.len());
             let whole = arrivals.len() == count;
+            traceparent.iter().for_each(|span| belong(&mut arrivals, *span));
             Some(Message { payload, arrivals, settle, whole })
         }
         Err(error @ envelope::Error::Future(_)) => {
@@ -204,6 +214,15 @@ async fn read(
     }
 }
 
+/// Has jobs that another program put into the queue belong to the span that it did so in. It is kept with each, since the run may
+/// come back without this message; jobs that were recorded have their own.
+fn belong(arrivals: &mut [Arrival], span: Traceparent) {
+    let adopted = arrivals.iter_mut().filter(|arrival| !arrival.recorded);
+    for request in adopted.filter_map(|arrival| arrival.request.as_mut()) {
+        request.options.set_traceparent(span);
+    }
+}
+
 /// Keeps a dead letter; `None` if the process ends first.
 async fn bury(
     session: &Session,
@@ -220,6 +239,7 @@ async fn bury(
         jobs,
         error,
     };
+    session.counts.dead_letter();
     let keep = || session.store.bury_letter(&letter);
     match until_ok(Schedule::RECONNECT, &session.abort, keep, Error::is_transient, |_, _| {}).await? {
         Ok(()) => Some(()),
@@ -242,6 +262,7 @@ async fn admit(
     jobs: &TaskTracker,
     stop: &CancellationToken,
 ) -> Option<()> {
+    let taken_at = session.clock.now();
     let mut parts = vec![messages];
     while let Some(mut part) = parts.pop() {
         if part.is_empty() {
@@ -289,13 +310,20 @@ async fn admit(
         let mut verdicts = verdicts.into_iter();
         for (message, places) in part {
             let mut unknown = Vec::new();
-            for (arrival, place) in message.arrivals.iter().zip(places) {
-                match verdicts.next() {
+            for (arrival, mut place) in message.arrivals.iter().zip(places) {
+                let verdict = verdicts.next();
+                let ticket = verdict.as_ref().and_then(Verdict::ticket);
+                place.trace(ticket.and_then(|ticket| session.recorder.stay(ticket, taken_at)));
+                verdict.iter().for_each(|verdict| session.counts.admitted(&group.name, verdict));
+                match verdict {
                     Some(Verdict::Run(ticket)) => start(session, group, ticket, place, jobs),
                     Some(Verdict::Cancelled(ticket)) => {
-                        session.settle(pipeline::cancelled(session, &ticket), place);
+                        session.settle(settle::cancelled(session, &ticket), place);
                     }
-                    Some(Verdict::Expired(ticket)) => session.settle(pipeline::expired(session, &ticket), place),
+                    Some(Verdict::Expired(ticket)) => session.settle(settle::expired(session, &ticket), place),
+                    Some(Verdict::Cached(ticket, answer)) => {
+                        session.settle(settle::cached(session, &ticket, *answer), place);
+                    }
                     Some(Verdict::Unknown) => unknown.push(arrival.job.clone()),
                     Some(Verdict::Done | Verdict::Held | Verdict::Waiting) | None => {}
                 }
@@ -307,7 +335,9 @@ async fn admit(
                 );
                 bury(session, "work", &message.payload, unknown, error).await?;
             }
-            message.settle();
+            if message.settle() {
+                session.counts.acked(&group.name);
+            }
         }
         failpoint::pass("worker.after_ack");
     }
@@ -331,12 +361,16 @@ fn start(
         // A panic must not leave the job held for as long as this process lives.
         let worked = tokio::select! {
             worked = AssertUnwindSafe(work).catch_unwind() => worked,
-            () = session.abort.cancelled() => Ok(None),
+            // A call that is cut off is written down as such; who hangs elsewhere goes with the process.
+            () = async {
+                session.abort.cancelled().await;
+                tokio::time::sleep(CUT_OFF).await;
+            } => Ok(None),
         };
         match worked {
             Ok(Some(settlement)) => session.settle(settlement, place),
             Ok(None) => {}
-            Err(_) => session.settle(pipeline::panicked(&session, &ticket), place),
+            Err(_) => session.settle(settle::panicked(&session, &ticket), place),
         }
     });
 }

@@ -17,7 +17,13 @@ use gristmill_common::failure::{ErrorClass, ErrorRecord};
 use gristmill_common::id::{BatchId, OwnerId};
 use gristmill_common::job::{JobRef, LaneKey, Priority};
 use gristmill_common::store::{self, DeadLetter, Due, Keepership, Store};
+use gristmill_common::trace::Tracer;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::alert::Alerts;
+
+use crate::metrics::{Counts, Kept};
 
 /// How long the keeper's own lease lasts.
 const TTL: Duration = Duration::from_secs(10);
@@ -27,10 +33,18 @@ const GIVE_UP: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(250);
 /// How often it looks for everything else.
 const ROUND: Duration = Duration::from_secs(1);
+/// How often it corrects all budgets by the records.
+const ALL_BUDGETS: Duration = Duration::from_secs(600);
+/// How often it corrects those that were set or began anew of late.
+const BUDGETS: Duration = Duration::from_secs(15);
 /// How often it makes partitions and looks at messages of later versions.
 const HOUR: Duration = Duration::from_secs(3600);
+/// How often it looks whether the response cache is too large, and whether somebody waits there in vain.
+const CACHE: Duration = Duration::from_secs(30);
 /// Rows in a chunk.
 const CHUNK: u32 = 1000;
+/// Sums that are added up at once.
+const ROLL_UP: u32 = 5000;
 /// References in a message of standard or bulk priority.
 const REFERENCES: usize = 50;
 
@@ -49,6 +63,8 @@ pub(crate) struct Keeper {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) tracer: Tracer,
     pub(crate) owner: OwnerId,
     /// How long a worker's lease lasts.
     pub(crate) lease: Duration,
@@ -56,6 +72,9 @@ pub(crate) struct Keeper {
     pub(crate) max_deaths: u32,
     /// The groups that this process serves.
     pub(crate) groups: Vec<String>,
+    pub(crate) alerts: Arc<Alerts>,
+    /// The telling of alerts, one at a time.
+    pub(crate) telling: TaskTracker,
 }
 
 /// What the keeper remembers between rounds.
@@ -64,7 +83,10 @@ struct Rounds {
     /// Since when the store has answered without a break.
     in_touch: Option<Instant>,
     next_round: Instant,
+    next_budgets: Instant,
+    next_all_budgets: Instant,
     next_hour: Instant,
+    next_cache: Instant,
     server_up: Option<Duration>,
 }
 
@@ -72,6 +94,7 @@ impl Keeper {
     /// Looks after everything until `stop`, whenever this process is the keeper; then the next one can take over at once.
     pub(crate) async fn run(self, stop: CancellationToken) {
         stop.run_until_cancelled(self.keep_house()).await;
+        self.counts.keeps_until(None);
         let given_up = tokio::time::timeout(GIVE_UP, self.store.keep(self.owner, Duration::ZERO)).await;
         if !matches!(given_up, Ok(Ok(_))) {
             tracing::debug!("the keeper's lease was not given up");
@@ -80,7 +103,16 @@ impl Keeper {
 
     async fn keep_house(&self) {
         let now = Instant::now();
-        let mut rounds = Rounds { kept_until: now, in_touch: None, next_round: now, next_hour: now, server_up: None };
+        let mut rounds = Rounds {
+            kept_until: now,
+            in_touch: None,
+            next_round: now,
+            next_budgets: now,
+            next_all_budgets: now,
+            next_hour: now,
+            next_cache: now,
+            server_up: None,
+        };
         let mut failing = false;
         loop {
             let wait = match self.round(&mut rounds).await {
@@ -89,6 +121,7 @@ impl Keeper {
                     if busy { Duration::ZERO } else { TICK }
                 }
                 Err(error) => {
+                    self.counts.keeper_failed();
                     if !failing {
                         tracing::warn!(%error, "keeping house failed, trying again");
                     }
@@ -114,11 +147,13 @@ impl Keeper {
                         rounds.in_touch = None;
                     }
                     rounds.kept_until = now + TTL;
+                    self.counts.keeps_until(Some(rounds.kept_until));
                     rounds.server_up = server_up;
                     rounds.in_touch.get_or_insert(now);
                 }
                 Keepership::Elsewhere => {
                     rounds.in_touch = None;
+                    self.counts.keeps_until(None);
                     tokio::time::sleep(ROUND).await;
                     return Ok(false);
                 }
@@ -140,11 +175,47 @@ impl Keeper {
                     "took over from dead workers"
                 );
             }
+            self.counts.took_over(&burial);
             busy |= burial.more;
         }
-        busy |= self.store.close_cancelled(CHUNK).await? >= u64::from(CHUNK);
-        busy |= self.store.close_expired(CHUNK).await? >= u64::from(CHUNK);
+        let (cancelled, expired) = (self.store.close_cancelled(CHUNK).await?, self.store.close_expired(CHUNK).await?);
+        self.counts.kept(Kept::Cancelled, cancelled);
+        self.counts.kept(Kept::Expired, expired);
+        busy |= cancelled >= u64::from(CHUNK) || expired >= u64::from(CHUNK);
         busy |= self.dead_letters().await?;
+        busy |= self.store.roll_up(ROLL_UP).await? >= u64::from(ROLL_UP);
+        if now >= rounds.next_budgets {
+            let all = now >= rounds.next_all_budgets;
+            let mut woken = 0;
+            for key in self.store.correct_budgets(all).await? {
+                // Jobs that began to wait while it was raised.
+                woken = self.store.wake_for_budget(&key, CHUNK).await?.max(woken);
+            }
+            if all {
+                rounds.next_all_budgets = now + ALL_BUDGETS;
+            }
+            if woken >= u64::from(CHUNK) {
+                busy = true;
+            } else {
+                rounds.next_budgets = now + BUDGETS;
+            }
+        }
+        // A slow webhook keeps nothing else waiting.
+        if self.telling.is_empty() {
+            let (alerts, store) = (Arc::clone(&self.alerts), Arc::clone(&self.store));
+            self.telling.spawn(async move {
+                if let Err(error) = alerts.tell(&*store).await {
+                    tracing::debug!(%error, "alerts not told yet");
+                }
+            });
+        }
+        if now >= rounds.next_cache {
+            if self.store.prune_cache(CHUNK).await? >= u64::from(CHUNK) {
+                busy = true;
+            } else {
+                rounds.next_cache = now + CACHE;
+            }
+        }
         if now >= rounds.next_hour {
             self.store.ensure_partitions(self.clock.now().date_naive()).await?;
             self.future_messages().await?;
@@ -174,6 +245,7 @@ impl Keeper {
         let queued: Vec<Due> = due.into_iter().filter(|due| confirmed.contains(&due.job.id)).collect();
         let all = queued.len() == refs.len();
         self.store.mark_queued(&queued).await?;
+        self.counts.kept(Kept::Due, queued.len() as u64);
         // Where the broker refused some, wait a tick before they are tried again.
         Ok(full && all)
     }
@@ -188,6 +260,7 @@ impl Keeper {
         }
         tracing::info!(batch.id = %found.batch, jobs = found.jobs.len(), "published jobs of a producer that is gone");
         self.store.mark_published(found.batch, found.through).await?;
+        self.counts.kept(Kept::Abandoned, confirmed.len() as u64);
         Ok(true)
     }
 
@@ -203,7 +276,8 @@ impl Keeper {
             let size = if lane.priority == Priority::High { 1 } else { REFERENCES };
             for jobs in jobs.chunks(size) {
                 let Ok(payload) = envelope::write_references(jobs) else { continue };
-                messages.push(Outgoing { lane: lane.clone(), payload });
+                let traceparent = jobs.first().and_then(|job| self.tracer.announce(job.id));
+                messages.push(Outgoing { lane: lane.clone(), payload, traceparent });
                 carried.push(jobs.iter().map(|job| job.id).collect::<Vec<_>>());
             }
         }
@@ -278,15 +352,18 @@ impl Keeper {
             DeadLetter { reason: message.reason.clone(), queue: message.routing_key.clone(), payload, jobs, error };
         self.store.bury_letter(&letter).await?;
         message.settle.ack();
+        self.counts.keeper_buried();
         Ok(())
     }
 
     async fn put_back(&self, message: AsideMessage, lane: LaneKey) -> Result<(), Error> {
         self.broker.declare(&[lane.group.to_string()]).await?;
         let payload: Bytes = message.payload.clone();
-        let confirms = self.broker.publish(vec![Outgoing { lane, payload }]).await?;
+        let traceparent = message.traceparent;
+        let confirms = self.broker.publish(vec![Outgoing { lane, payload, traceparent }]).await?;
         if confirms == [Confirm::Confirmed] {
             message.settle.ack();
+            self.counts.keeper_put_back();
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::Gate;
+use crate::metrics::Counts;
 
 /// The lease of one owner.
 #[derive(Debug)]
@@ -69,6 +70,11 @@ impl Lease {
         Instant::now().checked_duration_since(until)
     }
 
+    /// Returns how long the lease holds yet; zero once it ran out.
+    pub(crate) fn left(&self, now: Instant) -> Duration {
+        self.valid_until.borrow().saturating_duration_since(now)
+    }
+
     /// Returns when the store was heard of last.
     pub(crate) fn contact(&self) -> Contact {
         self.contact_mut().clone()
@@ -98,7 +104,7 @@ impl Lease {
         ttl: Duration,
         every: Duration,
         gates: &[Arc<Gate>],
-        in_flight: impl Fn() -> u32,
+        (in_flight, counts): (impl Fn() -> u32, &Counts),
         stop: &CancellationToken,
     ) {
         let mut failures = 0u32;
@@ -131,6 +137,7 @@ impl Lease {
                     self.valid_until.send_replace(sent + ttl);
                     if failures > 0 {
                         tracing::info!("the store answers again");
+                        counts.store_answers_again();
                     }
                     failures = 0;
                 }

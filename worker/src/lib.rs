@@ -7,25 +7,22 @@
 //! A program that embeds it opens a [`common::backend::Backend`], makes [`Options`], adds [`hooks`] and calls [`run`]; what it
 //! needs of other crates for that is here.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use gristmill_common::backend::Backend;
-use gristmill_common::broker::{self, Broker};
-use gristmill_common::clock::Clock;
-use gristmill_common::config::{Config, Deployment, Routing};
+use gristmill_common::broker;
 use gristmill_common::id::OwnerId;
-use gristmill_common::job::JobRef;
 use gristmill_common::retry::{Schedule, until_ok};
-use gristmill_common::store::{self, Store, WorkerInfo};
-use tokio::sync::{Notify, mpsc, watch};
+use gristmill_common::store::{self, WorkerInfo};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 
+mod alert;
+mod budget;
+mod cost;
 mod decision;
 mod examine;
 mod flush;
@@ -37,6 +34,8 @@ mod intake;
 mod keeper;
 mod lease;
 mod line;
+pub mod metrics;
+mod options;
 mod pace;
 mod pipeline;
 pub mod provider;
@@ -45,147 +44,36 @@ pub mod reload;
 mod route;
 mod serve;
 mod session;
+mod settle;
+mod share;
 pub mod simulate;
 mod slot;
 mod tokens;
+mod trace;
 mod window;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
 pub use examine::{Examined, examine};
 pub use gristmill_common as common;
+pub use options::{Options, Scope};
 pub use tokio_util::sync::CancellationToken;
 
+use alert::Alerts;
+use budget::Budgets;
+use cost::Costs;
 use gate::Gate;
 use group::Group;
-use health::Health;
-use hooks::Hooks;
+use health::{Doors, Health};
 use keeper::Keeper;
 use lease::Lease;
 use line::Line;
+use metrics::{Counts, Metrics, Parts};
 use quota::Accounts;
 use route::Routes;
 use session::Session;
 use slot::Slots;
-
-/// Calls that a crash repeats at most, for each one of the concurrency: one that runs, and one whose answer waits to be
-/// committed, so that a call need not wait for the commit of the one before.
-const MOST_UNCOMMITTED: usize = 2;
-
-/// What a worker is started with.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where requests and results are.
-    pub store: Arc<dyn Store>,
-    /// Where work comes from.
-    pub broker: Arc<dyn Broker>,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// What it serves.
-    pub deployments: Vec<Deployment>,
-    /// What it may call beside them: the groups that [`Self::routing`] falls back to. Default: nothing.
-    pub spare: Vec<Deployment>,
-    /// How calls are spread and where they go when one fails. Default: by weight, and nowhere.
-    pub routing: Arc<Routing>,
-    /// Calls that run at once at most. Default 128.
-    pub concurrency: u32,
-    /// Retries after the first call, for jobs that do not say. Default 5.
-    pub num_retries: u16,
-    /// How long it may be silent before its jobs go to others. Default 15 s.
-    pub lease: Duration,
-    /// How often the lease is renewed; also how soon a cancelled batch is heard of. Default 700 ms.
-    pub renew_interval: Duration,
-    /// How long running calls may go on after it was asked to drain, and then as long again their results may wait for the
-    /// store. Default 30 s.
-    pub grace: Duration,
-    /// Longest answer of a provider that is taken, in bytes. Default 64 MiB.
-    pub max_response_bytes: usize,
-    /// Owners that may die on a job before it ends as failed. Default 3.
-    pub max_deaths: u32,
-    /// Where `GET /live` and `GET /ready` are answered. Default: nowhere.
-    pub health_listen: Option<SocketAddr>,
-    /// The jobs that it takes. Default: all.
-    pub scope: Scope,
-    /// What the program adds: providers, observers, changes. Default: nothing.
-    pub hooks: Hooks,
-    /// Limits of accounts that change while it runs, such as [`reload::limits`] has. Default: those of the deployments stay.
-    pub limits: Option<watch::Receiver<reload::LimitsByAccount>>,
-}
-
-/// The jobs that a worker takes; the messages of others stay in their queues for later processes.
-///
-/// For the embedded broker: one on a server would be given back, and bring again, what is left out.
-#[derive(Clone, Default)]
-pub struct Scope(Option<Arc<Takes>>);
-
-type Takes = dyn Fn(&JobRef) -> bool + Send + Sync;
-
-impl Scope {
-    /// Takes only jobs of which `takes` says so; it must not change its mind.
-    pub fn new(takes: impl Fn(&JobRef) -> bool + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(takes)))
-    }
-
-    pub(crate) fn takes(&self, job: &JobRef) -> bool {
-        self.0.as_ref().is_none_or(|takes| takes(job))
-    }
-}
-
-impl fmt::Debug for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Scope(some jobs)" } else { "Scope(all jobs)" })
-    }
-}
-
-impl Options {
-    /// Makes options with the defaults.
-    pub fn new(
-        store: Arc<dyn Store>,
-        broker: Arc<dyn Broker>,
-        clock: Arc<dyn Clock>,
-        deployments: Vec<Deployment>,
-    ) -> Self {
-        Self {
-            store,
-            broker,
-            clock,
-            deployments,
-            spare: Vec::new(),
-            routing: Arc::default(),
-            concurrency: 128,
-            num_retries: 5,
-            lease: Duration::from_secs(15),
-            renew_interval: Duration::from_millis(700),
-            grace: Duration::from_secs(30),
-            max_response_bytes: provider::DEFAULT_MAX_RESPONSE_BYTES,
-            max_deaths: store::MAX_DEATHS,
-            health_listen: None,
-            scope: Scope::default(),
-            hooks: Hooks::default(),
-            limits: None,
-        }
-    }
-
-    /// Makes the options that a configuration says, on a back end that was opened to work.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoQueue`] if it was opened without one.
-    pub fn from_config(config: &Config, backend: &Backend, deployments: Vec<Deployment>) -> Result<Self, Error> {
-        let broker = backend.broker.clone().ok_or(Error::NoQueue)?;
-        Ok(Self {
-            spare: serve::spare(config, &deployments),
-            routing: Arc::new(config.routing().clone()),
-            concurrency: config.concurrency,
-            num_retries: config.num_retries,
-            lease: config.lease_ttl,
-            renew_interval: config.renew_interval,
-            grace: config.grace,
-            max_response_bytes: config.max_response_bytes,
-            ..Self::new(Arc::clone(&backend.store), broker, Arc::clone(&backend.clock), deployments)
-        })
-    }
-}
+use trace::Recorder;
 
 /// Why a worker could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -199,7 +87,7 @@ pub enum Error {
     /// A deployment cannot be called.
     #[error(transparent)]
     Provider(#[from] provider::Error),
-    /// The health endpoints cannot be served.
+    /// The health endpoints, or the metrics, cannot be served.
     #[error(transparent)]
     Health(#[from] health::Error),
     /// There is nothing to serve.
@@ -235,10 +123,10 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
     }
     install_tls();
     let health = Arc::new(Health::new(Arc::clone(&options.broker), options.lease, drain.clone()));
-    let _serving = match options.health_listen {
-        Some(address) => Some(health::serve(address, Arc::clone(&health)).await?),
-        None => None,
-    };
+    let counts = Arc::new(Counts::default());
+    let metrics = Arc::new(Metrics::new(Arc::clone(&counts), Arc::clone(&health)));
+    let doors = Doors { health: options.health_listen, metrics: options.metrics_addr };
+    let _serving = health::serve(doors, Arc::clone(&health), Arc::clone(&metrics)).await?;
     options.store.check_schema().await?;
     let urgent = Arc::new(Notify::new());
     let (groups, spare, accounts) = serve::serve(&options, &urgent)?;
@@ -251,29 +139,53 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
         None => return Ok(()),
     }
 
+    let budgets = Budgets::new(OwnerId::new(options.clock.now()));
+    let learn = || budgets.learn(&*options.store);
+    match until_ok(Schedule::RECONNECT, &drain, learn, store::Error::is_transient, |_, _| {}).await {
+        Some(learnt) => learnt?,
+        None => return Ok(()),
+    }
+    let recorder = Recorder::new(options.tracer.clone(), Arc::clone(&options.clock));
     let in_flight = Arc::new(AtomicU32::new(0));
     let concurrency = options.concurrency.max(1) as usize;
     let bell = Arc::new(Notify::new());
-    let uncommitted = Slots::new(MOST_UNCOMMITTED * concurrency, Arc::clone(&bell));
+    let uncommitted = Slots::new(store::MOST_UNCOMMITTED as usize * concurrency, Arc::clone(&bell));
     let last_chances = Slots::new(1, Arc::clone(&bell));
     let calls = Slots::new(concurrency, Arc::clone(&bell));
+    metrics.watch(Parts {
+        groups: all.clone(),
+        ledgers: accounts.iter().map(|account| Arc::clone(&account.ledger)).collect(),
+        calls: calls.clone(),
+        concurrency,
+    });
     let line = Arc::new(Line::new(all.clone(), calls, uncommitted.clone(), concurrency, bell));
     let finishing = TaskTracker::new();
     let keeping = TaskTracker::new();
     let stop_keeping = CancellationToken::new();
+    let (costs, prices) = Costs::new();
+    let costs = Arc::new(costs);
+    keeping.spawn(cost::keep(Arc::clone(&options.store), prices, stop_keeping.clone()));
     let keeper = Keeper {
         store: Arc::clone(&options.store),
         broker: Arc::clone(&options.broker),
         clock: Arc::clone(&options.clock),
+        counts: Arc::clone(&counts),
+        tracer: options.tracer.clone(),
         owner: OwnerId::new(options.clock.now()),
         lease: options.lease,
         max_deaths: options.max_deaths,
         groups: names.clone(),
+        alerts: Arc::new(Alerts::new(options.alert_webhook.clone())),
+        telling: TaskTracker::new(),
     };
     keeping.spawn(keeper.run(stop_keeping.clone()));
     keeping.spawn({
         let (line, stop) = (Arc::clone(&line), stop_keeping.clone());
         async move { unharmed("the waiting line", || line.run(stop.clone())).await }
+    });
+    keeping.spawn({
+        let (budgets, store, stop) = (Arc::clone(&budgets), Arc::clone(&options.store), stop_keeping.clone());
+        async move { unharmed("the leasing of budgets", || budgets.run(Arc::clone(&store), stop.clone())).await }
     });
     let accounts = Accounts {
         store: Arc::clone(&options.store),
@@ -281,6 +193,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
         line: Arc::clone(&line),
         accounts,
         urgent,
+        counts: Arc::clone(&counts),
     };
     keeping.spawn(accounts.follow().run(options.limits.clone(), stop_keeping.clone()));
     keeping.spawn({
@@ -294,6 +207,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
         let (settled, settlements) = mpsc::unbounded_channel();
         let lease = Arc::new(lease);
         health.begin(Arc::clone(&lease));
+        counts.session_began();
         let session = Arc::new(Session {
             store: Arc::clone(&options.store),
             broker: Arc::clone(&options.broker),
@@ -303,6 +217,7 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
             drain: drain.clone(),
             abort: abort.child_token(),
             hooks: options.hooks.clone(),
+            counts: Arc::clone(&counts),
             num_retries: options.num_retries,
             max_deaths: options.max_deaths,
             settled,
@@ -310,12 +225,16 @@ pub async fn run(options: Options, drain: CancellationToken, abort: Cancellation
             routes: Arc::clone(&routes),
             last_chances: last_chances.clone(),
             in_flight: Arc::clone(&in_flight),
+            costs: Arc::clone(&costs),
+            budgets: Arc::clone(&budgets),
+            recorder: recorder.clone(),
         });
         let give_up = abort.child_token();
         let flusher = flush::run(
             Arc::clone(&options.store),
             owner,
-            Arc::clone(&health),
+            (Arc::clone(&health), Arc::clone(&counts)),
+            (Arc::clone(&budgets), recorder.clone()),
             settlements,
             uncommitted.clone(),
             give_up.clone(),
@@ -411,9 +330,10 @@ async fn one_session(
         let (store, lease, in_flight) =
             (Arc::clone(&session.store), Arc::clone(&session.lease), Arc::clone(&session.in_flight));
         let (stop, ttl, every) = (stop_renewing.clone(), options.lease, options.renew_interval);
+        let counts = Arc::clone(&session.counts);
         let gates: Vec<Arc<Gate>> = all.iter().flat_map(|group| group.gates.iter().cloned()).collect();
         async move {
-            lease.keep(&*store, ttl, every, &gates, || in_flight.load(Ordering::Relaxed), &stop).await;
+            lease.keep(&*store, ttl, every, &gates, (|| in_flight.load(Ordering::Relaxed), &counts), &stop).await;
         }
     });
     renewing.close();

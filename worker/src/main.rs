@@ -47,6 +47,12 @@ struct Args {
     /// Answer `GET /live` and `GET /ready` there, such as 127.0.0.1:8787 [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT")]
     health_listen: Option<String>,
+    /// A newer table of prices, LiteLLM's `model_prices_and_context_window.json` [default: the program's own]
+    #[arg(long, value_name = "FILE")]
+    prices: Option<String>,
+    /// Answer `GET /metrics` there, and the same, such as 127.0.0.1:9464 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_addr: Option<String>,
     /// Log JSON lines
     #[arg(long)]
     json: bool,
@@ -89,7 +95,9 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .set("api_base", args.api_base)
         .set("concurrency", args.concurrency.map(|number| number.to_string()))
         .set("num_retries", args.num_retries.map(|number| number.to_string()))
-        .set("health_listen", args.health_listen);
+        .set("health_listen", args.health_listen)
+        .set("prices", args.prices)
+        .set("metrics_addr", args.metrics_addr);
     let sources = Sources { file: args.config, env: Env::from_process(), overrides, ..Sources::default() };
     let config = Config::load(sources.clone())?;
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -105,6 +113,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let backend = Backend::open(&Place::from_url(url)?, &config, Need::Work, "gristmill-worker").await?;
     let options = Options {
         health_listen: config.health_listen,
+        metrics_addr: config.metrics_addr,
         limits: reload::limits(&config, sources),
         ..Options::from_config(&config, &backend, deployments)?
     };

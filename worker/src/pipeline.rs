@@ -8,23 +8,25 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use gristmill_common::config::{Deployment, Dialect};
 use gristmill_common::failpoint;
 use gristmill_common::failure::{Disposition, EarlierAttempt, ErrorClass, ErrorRecord, FellBack};
-use gristmill_common::outcome::{AttemptRecord, CostBasis, JobResult, Status};
+use gristmill_common::outcome::{AttemptRecord, Status};
 use gristmill_common::quota::{Dimension, Told};
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{self, End, Settlement, Ticket, Wake};
 
-use crate::decision::{Allowed, Next, Spent, decide};
+use crate::budget::Blocked;
+use crate::cost::Costs;
 use crate::gate::{Gate, Shown};
 use crate::group::Group;
 use crate::hooks::HookCall;
 use crate::line::{Answer, Permit, Wish};
 use crate::provider::{Call, Cooldown, Limit, Reply, Tokens, Verdict};
+use crate::quota::Size;
 use crate::route;
 use crate::session::Session;
+use crate::settle::{self, MOST_EARLIER, cancelled, cost_so_far, expired, settle, unspent, without_answer};
 use crate::tokens::Teller;
 use crate::window::Place;
 
@@ -32,8 +34,8 @@ use crate::window::Place;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long it waits here for its account's limits: a worker takes no more jobs than can start sooner, but limits change.
 const QUOTA_PATIENCE: Duration = Duration::from_secs(30);
-/// Earlier attempts that a live row and an error keep.
-const MOST_EARLIER: usize = 8;
+/// How long a job is put to wait for a paused deployment at most: limits are set anew, and providers come back early.
+const LONGEST_PARKING: Duration = Duration::from_secs(300);
 
 /// Why a job ends its stay here without a call.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,10 @@ enum Early {
     Paused(Duration),
     /// Limits let nothing start for longer than a job waits.
     Waiting,
+    /// A budget lets it not start.
+    Budget(Blocked),
+    /// A budget had enough for it and has no more.
+    Overtaken,
     /// No deployment of its group can ever take it.
     Never(Box<ErrorRecord>),
     /// Its batch was cancelled.
@@ -66,20 +72,27 @@ pub(crate) async fn work(
 ) -> Option<Settlement> {
     let mut ticket = Cow::Borrowed(ticket);
     let mut group = session.routes.current(home, &ticket.earlier);
+    let mut left: Vec<Arc<str>> = Vec::new();
     loop {
+        let open_instead =
+            |group: &Group, left: &[Arc<str>]| session.routes.open_instead(home, group, &ticket.earlier, left);
         if group.is_held_up()
-            && let Some(open) = session.routes.open_instead(home, &group, &ticket.earlier)
+            && let Some(open) = open_instead(&group, &left)
         {
+            left.push(Arc::clone(&group.name));
             group = open;
         }
-        let ended = match once(session, &group, &ticket, place).await {
+        let used_up = session.routes.used_up(home, &group, &ticket.earlier, &left);
+        let ended = match once(session, &group, &ticket, place, used_up).await {
             Ok(ended) => ended,
             // Another group may have opened meanwhile.
-            Err(Early::Paused(_)) if session.routes.open_instead(home, &group, &ticket.earlier).is_some() => continue,
+            Err(Early::Paused(_)) if open_instead(&group, &left).is_some() => continue,
+            Err(Early::Overtaken) => continue,
             Err(early) => {
                 let Some((error, next)) = early.fall_back(session, home, &group, &ticket) else {
                     return early.settle(session, &group, &ticket);
                 };
+                session.counts.fell_back(&home.name, &next.name, &error.class);
                 ticket = Cow::Owned(moved_on(&ticket, &error, &next, None));
                 group = next;
                 continue;
@@ -97,6 +110,7 @@ pub(crate) async fn work(
                 attempts: moved.attempts,
                 faults: moved.faults,
                 earlier: moved.earlier,
+                spent_pico_usd: moved.spent_pico_usd,
             });
         }
         return Some(settlement);
@@ -109,20 +123,39 @@ struct Ended {
     settlement: Settlement,
 }
 
-/// Makes one call.
-async fn once(session: &Session, group: &Arc<Group>, ticket: &Ticket, place: &mut Place) -> Result<Ended, Early> {
-    let mut permit = acquire(session, group, ticket).await?;
-    confess(session, ticket).await?;
+/// Makes one call. `used_up` ends when it is better made elsewhere.
+async fn once(
+    session: &Session,
+    group: &Arc<Group>,
+    ticket: &Ticket,
+    place: &mut Place,
+    used_up: impl Future<Output = Duration>,
+) -> Result<Ended, Early> {
+    let waiting = session.counts.waiting(&group.name, ticket.job.lane.priority);
+    let mut permit = acquire(session, group, ticket, used_up).await?;
+    let promise = session.budgets.promise(ticket, &permit.gate().deployment, permit.size(), &*session.clock);
+    let promise = promise.map_err(|_| Early::Overtaken)?;
+    confess(session, group, ticket).await?;
     recheck(session, ticket).await?;
     place.keep(permit.uncommitted());
     permit.called();
+    waiting.called();
     let started_at = session.clock.now();
-    let reply = call(session, &permit, ticket).await;
+    let (reply, is_cut_off) = tokio::select! {
+        biased;
+        reply = call(session, &permit, ticket) => (reply, false),
+        () = session.abort.cancelled() => (settle::cut_off(started_at, session.clock.now()), true),
+    };
     group.pace.ended();
     permit.settle(session.line.estimator(), &reply.usage);
     let gate = Arc::clone(permit.gate());
     gate.ledger.tell(told(&gate.deployment, &reply.limits));
-    let settlement = settle(session, &gate, ticket, started_at, &reply);
+    let mut settlement = settle(session, &gate, ticket, started_at, &reply);
+    if is_cut_off {
+        settle::put_back(ticket, &mut settlement);
+    }
+    let cost = settlement.attempts.last().and_then(|attempt| attempt.cost_pico_usd);
+    settlement.spends = promise.and_then(|promise| promise.settle(cost));
     permit.finish(&shown(&reply), reply.latency_ms);
     Ok(Ended { gate, settlement })
 }
@@ -151,34 +184,32 @@ fn moved_on(ticket: &Ticket, error: &ErrorRecord, next: &Group, made: Option<&At
     if let Some(made) = made {
         ticket.calls = made.attempt;
         ticket.attempts += u32::from(made.counted);
+        ticket.spent_pico_usd = cost_so_far(&ticket, made);
     }
     let fell_back = FellBack { to: next.name.to_string(), attempts: ticket.attempts };
-    ticket.earlier.push(EarlierAttempt { fell_back: Some(fell_back), ..earlier(ticket.calls, error) });
+    ticket.earlier.push(EarlierAttempt { fell_back: Some(fell_back), ..EarlierAttempt::of(ticket.calls, error) });
     route::keep_newest(&mut ticket.earlier, MOST_EARLIER);
     ticket
 }
 
-fn earlier(attempt: u32, error: &ErrorRecord) -> EarlierAttempt {
-    EarlierAttempt {
-        attempt,
-        class: error.class.clone(),
-        status: error.status,
-        message: error.message.chars().take(300).collect(),
-        fell_back: None,
-    }
-}
-
 /// Waits in the line for the right to make a call.
-async fn acquire(session: &Session, group: &Group, ticket: &Ticket) -> Result<Permit, Early> {
+async fn acquire(
+    session: &Session,
+    group: &Group,
+    ticket: &Ticket,
+    used_up: impl Future<Output = Duration>,
+) -> Result<Permit, Early> {
     let (job, request) = (&ticket.job, &ticket.request);
     let size = tokio::select! {
         biased;
         () = session.lease.lost.cancelled() => return Err(Early::Lost),
         () = session.drain.cancelled() => return Err(Early::Released),
-        size = group.size(&request.body) => size,
+        size = group.size(&request.body, session.budgets.may_limit(ticket)) => size,
     };
     let fit = route::fit(&session.routes.routing, &group.gates, &request.options, size)
         .map_err(|unfit| Early::Never(Box::new(unfit.error(&group.name))))?;
+    afford(session, group, ticket, size, fit.as_deref()).await?;
+    let fit = session.budgets.narrow(ticket, &group.gates, size, &*session.clock, fit);
     let answer = session.line.enter(group, job.lane.priority, job.batch, Wish { size, fit });
     tokio::select! {
         biased;
@@ -192,17 +223,51 @@ async fn acquire(session: &Session, group: &Group, ticket: &Ticket) -> Result<Pe
             Err(_) => Err(Early::Released),
         },
         pause = group.paused_longer_than(PATIENCE) => Err(Early::Paused(pause)),
+        pause = used_up => Err(Early::Paused(pause)),
         () = tokio::time::sleep(QUOTA_PATIENCE) => Err(Early::Waiting),
         () = session.deadline(request.options.deadline) => Err(Early::Expired),
     }
 }
 
-/// Says of a job on which an owner died that it is called now. If this process dies as well, the job is taken to be why.
-async fn confess(session: &Session, ticket: &Ticket) -> Result<(), Early> {
+/// Waits until budgets let a job start.
+async fn afford(
+    session: &Session,
+    group: &Group,
+    ticket: &Ticket,
+    size: Size,
+    fit: Option<&[bool]>,
+) -> Result<(), Early> {
+    let fits = |(at, _): &(usize, &Arc<Gate>)| fit.is_none_or(|fit| fit[*at]);
+    let gates: Vec<Arc<Gate>> = group.gates.iter().enumerate().filter(fits).map(|(_, gate)| Arc::clone(gate)).collect();
+    let Some(why) = session.budgets.all_blocked(ticket, &gates, size, &*session.clock) else { return Ok(()) };
+    let options = &ticket.request.options;
+    let why = tokio::select! {
+        biased;
+        () = session.lease.lost.cancelled() => return Err(Early::Lost),
+        () = session.drain.cancelled() => return Err(Early::Released),
+        why = session.budgets.ready(ticket, &gates, size, &*session.clock) => match why {
+            None => return Ok(()),
+            Some(why) => why,
+        },
+        () = tokio::time::sleep(PATIENCE) => why,
+        () = session.deadline(options.deadline) => return Err(Early::Expired),
+    };
+    Err(match why.failure() {
+        Some(text) => Early::Never(Box::new(ErrorRecord::new(ErrorClass::BudgetExceeded, text))),
+        None => Early::Budget(why),
+    })
+}
+
+/// Says of a job on which an owner died that it is called now, and what a call of it may cost. If this process dies as well, the job
+/// is taken to be why.
+async fn confess(session: &Session, group: &Group, ticket: &Ticket) -> Result<(), Early> {
     if ticket.deaths == 0 {
         return Ok(());
     }
-    let say = || session.store.calling(session.lease.owner, ticket.job.id);
+    // Who died may have called any of them.
+    let most = |gate: &Arc<Gate>| Costs::most(&gate.deployment, ticket, session.clock.now());
+    let bound = group.gates.iter().map(most).collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max());
+    let say = || session.store.calling(session.lease.owner, ticket.job.id, bound);
     match until_ok(Schedule::RECONNECT, &session.drain, say, store::Error::is_transient, |_, _| {}).await {
         None => Err(Early::Released),
         Some(Ok(true)) => Ok(()),
@@ -296,7 +361,7 @@ fn shown(reply: &Reply) -> Shown<'_> {
         (Disposition::RetryUncounted, Cooldown::Deployment) => Shown::Refused(error),
         (_, Cooldown::Count) => Shown::Failed(error),
         // An answer of any kind shows that somebody is there and takes the key.
-        _ if reply.http_status.is_some() => Shown::Works,
+        _ if reply.http_status.is_some() => Shown::Disliked(error),
         _ => Shown::Nothing,
     }
 }
@@ -323,106 +388,6 @@ fn told(deployment: &Deployment, limits: &[Limit]) -> Told {
     told
 }
 
-fn settle(session: &Session, gate: &Gate, ticket: &Ticket, started_at: DateTime<Utc>, reply: &Reply) -> Settlement {
-    let error = reply.outcome.as_ref().err();
-    let counted = error.is_none_or(|error| matches!(error.disposition(), Disposition::Retry | Disposition::Final));
-    let attempt = AttemptRecord {
-        attempt: ticket.calls + 1,
-        provider: gate.deployment.provider.clone(),
-        deployment: gate.deployment.name.clone(),
-        model: gate.deployment.model.clone(),
-        served_model: reply.served_model.clone(),
-        service_tier: reply.service_tier.clone(),
-        started_at,
-        ttft_ms: reply.ttft_ms,
-        latency_ms: reply.latency_ms,
-        http_status: reply.http_status,
-        counted,
-        usage: reply.usage,
-        cost_pico_usd: None,
-        cost_basis: CostBasis::Unknown,
-        price_ref: None,
-        request_id: reply.request_id.clone(),
-        error: error.cloned(),
-    };
-    let end = match &reply.outcome {
-        Ok(answer) => End::Result(Box::new(JobResult {
-            finish_reason: answer.finish_reason.clone(),
-            output_text: answer.output_text.clone(),
-            response: Some(answer.body.clone()),
-            error: None,
-            ..result(session, Status::Succeeded, ticket, &attempt)
-        })),
-        Err(error) => after_error(session, gate, ticket, &attempt, error.disposition(), error),
-    };
-    Settlement { job: ticket.job.clone(), attempts: vec![attempt], end }
-}
-
-/// Makes the row of a run whose last call is `attempt`, without its answer.
-fn result(session: &Session, status: Status, ticket: &Ticket, attempt: &AttemptRecord) -> JobResult {
-    JobResult {
-        status,
-        provider: Some(attempt.provider.clone()),
-        deployment: Some(attempt.deployment.clone()),
-        served_model: attempt.served_model.clone(),
-        finish_reason: None,
-        output_text: None,
-        response: None,
-        usage: attempt.usage,
-        cost_pico_usd: attempt.cost_pico_usd,
-        cached: false,
-        saved_pico_usd: None,
-        attempts: attempt.attempt,
-        queued_at: Some(ticket.queued_at),
-        started_at: Some(attempt.started_at),
-        finished_at: session.clock.now(),
-        ttft_ms: attempt.ttft_ms,
-        latency_ms: Some(attempt.latency_ms),
-        request_id: attempt.request_id.clone(),
-        error: None,
-    }
-}
-
-/// Decides whether the run ends with this error or comes back.
-fn after_error(
-    session: &Session,
-    gate: &Gate,
-    ticket: &Ticket,
-    attempt: &AttemptRecord,
-    disposition: Disposition,
-    error: &ErrorRecord,
-) -> End {
-    let spent = Spent { attempts: ticket.attempts, calls: ticket.calls, faults: ticket.faults };
-    let own = ticket.request.options.num_retries;
-    let usual = gate.deployment.num_retries.unwrap_or(session.num_retries);
-    let (routing, group) = (&session.routes.routing, &gate.deployment.group);
-    let allowed = Allowed::of(routing, group, own, usual, error, &ticket.earlier);
-    match decide(disposition, error, spent, allowed, gate.works(), gate.paused_for()) {
-        Next::Fail(verdict) => {
-            let error = ErrorRecord { verdict: Some(verdict), earlier: ticket.earlier.clone(), ..error.clone() };
-            let error = Some(Box::new(error));
-            End::Result(Box::new(JobResult { error, ..result(session, Status::Failed, ticket, attempt) }))
-        }
-        Next::Wake { after, reason, spent } => {
-            let reason = match disposition {
-                Disposition::DeploymentFault => gate.fault(error),
-                _ => reason,
-            };
-            let mut kept = ticket.earlier.clone();
-            kept.push(earlier(attempt.attempt, error));
-            route::keep_newest(&mut kept, MOST_EARLIER);
-            End::Wake(Wake {
-                after,
-                reason,
-                calls: spent.calls,
-                attempts: spent.attempts,
-                faults: spent.faults,
-                earlier: kept,
-            })
-        }
-    }
-}
-
 impl Early {
     /// Returns the group that a run goes on with that its own can never take, and why.
     fn fall_back(
@@ -438,53 +403,34 @@ impl Early {
     }
 
     fn settle(self, session: &Session, group: &Group, ticket: &Ticket) -> Option<Settlement> {
-        // Who looks later finds why the job waits, also when this process has ended.
-        let wake = |after, reason: &str| {
+        let wake_for = |after, reason| {
             End::Wake(Wake {
                 after,
-                reason: group.pause().unwrap_or_else(|| reason.to_owned()),
+                reason,
                 calls: ticket.calls,
                 attempts: ticket.attempts,
                 faults: ticket.faults,
                 earlier: ticket.earlier.clone(),
+                spent_pico_usd: ticket.spent_pico_usd,
             })
         };
+        // Who looks later finds why the job waits, also when this process has ended.
+        let wake = |after, reason: &str| wake_for(after, group.pause().unwrap_or_else(|| reason.to_owned()));
         let end = match self {
             Self::Lost => return None,
             Self::Released => wake(Duration::ZERO, "released"),
-            Self::Paused(pause) => wake(pause + Schedule::CALLS.delay(2), "deployment paused"),
+            // A pause may end early, and nobody wakes what waits here.
+            Self::Paused(pause) => wake(pause.min(LONGEST_PARKING) + Schedule::CALLS.delay(2), "deployment paused"),
+            Self::Budget(why) => {
+                let (after, reason) = why.wait(&*session.clock);
+                wake_for(after, reason)
+            }
+            Self::Overtaken => wake(Duration::ZERO, "released"),
             Self::Waiting => wake(Schedule::CALLS.delay(4), &format!("waits for the rate limit ({})", group.limits())),
             Self::Never(error) => return Some(without_answer(session, ticket, Status::Failed, *error)),
             Self::Cancelled => return Some(cancelled(session, ticket)),
             Self::Expired => return Some(expired(session, ticket)),
         };
-        Some(Settlement { job: ticket.job.clone(), attempts: Vec::new(), end })
+        Some(unspent(ticket, end))
     }
-}
-
-/// Ends a run of a cancelled batch.
-pub(crate) fn cancelled(session: &Session, ticket: &Ticket) -> Settlement {
-    let error = ErrorRecord::new(ErrorClass::Cancelled, "the batch was cancelled before this job was answered");
-    without_answer(session, ticket, Status::Cancelled, error)
-}
-
-/// Ends a run whose deadline has passed.
-pub(crate) fn expired(session: &Session, ticket: &Ticket) -> Settlement {
-    let error = ErrorRecord::new(ErrorClass::DeadlineExceeded, "the deadline passed before a call could start");
-    without_answer(session, ticket, Status::Expired, error)
-}
-
-/// Ends a run whose work panicked here: a fault of this program, which another try would only repeat.
-pub(crate) fn panicked(session: &Session, ticket: &Ticket) -> Settlement {
-    let error = ErrorRecord::new(ErrorClass::WorkerCrashed, "the worker panicked while it ran this job; see its log");
-    without_answer(session, ticket, Status::Failed, error)
-}
-
-fn without_answer(session: &Session, ticket: &Ticket, status: Status, error: ErrorRecord) -> Settlement {
-    let error = ErrorRecord { earlier: ticket.earlier.clone(), ..error };
-    let result = JobResult {
-        queued_at: Some(ticket.queued_at),
-        ..JobResult::without_answer(status, error, ticket.calls, session.clock.now())
-    };
-    Settlement { job: ticket.job.clone(), attempts: Vec::new(), end: End::Result(Box::new(result)) }
 }

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use gristmill_common::clock::{Clock as _, SystemClock};
 use gristmill_common::config::{Deployment, FallbackKind, Routing, Strategy};
 use gristmill_common::failure::{EarlierAttempt, ErrorClass, ErrorRecord};
 use gristmill_common::job::JobOptions;
@@ -14,6 +16,11 @@ use crate::gate::Gate;
 use crate::group::Group;
 use crate::provider::Verdict;
 use crate::quota::Size;
+
+/// Input that a job is priced with until the first was counted.
+const FIRST_INPUT: u64 = 1_000;
+/// Output that a job is priced with where it names no limit.
+const USUAL_OUTPUT: u64 = 256;
 
 /// Chooses among the deployments of one group.
 #[derive(Debug)]
@@ -39,8 +46,9 @@ impl Chooser {
         Self { strategy, shares: Mutex::new(shares) }
     }
 
-    /// Returns the gates' places in the order in which they are asked: by `order` first, then by the strategy.
-    pub(crate) fn order(&self, gates: &[Arc<Gate>]) -> Vec<usize> {
+    /// Returns the gates' places in the order in which they are asked: by `order` first, then by the strategy. Prices are those
+    /// of a job of the group's usual size.
+    pub(crate) fn order(&self, gates: &[Arc<Gate>], usual: Size) -> Vec<usize> {
         let mut order: Vec<usize> = (0..gates.len()).collect();
         if order.len() < 2 {
             return order;
@@ -51,7 +59,8 @@ impl Chooser {
             // Who has no weight is asked when nobody else can be.
             let by_weight = if share.weight == 0 { i64::MAX } else { -(share.credit + share.weight) };
             let key = match self.strategy {
-                Strategy::Weighted | Strategy::LowestCost => by_weight,
+                Strategy::Weighted => by_weight,
+                Strategy::LowestCost => cost(&gate.deployment, usual),
                 Strategy::Ordered => 0,
                 Strategy::LeastBusy => i64::from(gate.in_flight()),
                 // Who was never called is tried.
@@ -75,6 +84,15 @@ impl Chooser {
     }
 }
 
+/// Returns what a job of this size would cost, in picodollars; without a price it comes last.
+fn cost(deployment: &Deployment, size: Size) -> i64 {
+    let input = if size.input == 0 { FIRST_INPUT } else { size.input };
+    let output = size.most_output.unwrap_or(USUAL_OUTPUT);
+    let price = deployment.price.as_ref().and_then(|tariff| tariff.price(Instant::now()));
+    let cost = price.and_then(|price| price.estimate(&deployment.provider, input, output, SystemClock.now()));
+    cost.map_or(i64::MAX, |cost| cost.0)
+}
+
 /// The groups and the rules by which calls go from one to another.
 #[derive(Debug)]
 pub(crate) struct Routes {
@@ -93,16 +111,38 @@ impl Routes {
         last.and_then(|fell_back| self.groups.get(&*fell_back.to)).unwrap_or(home).clone()
     }
 
-    /// Returns a group that takes calls while a run's own does not: nobody waits where others are there to fall back to.
-    pub(crate) fn open_instead(&self, home: &Group, current: &Group, earlier: &[EarlierAttempt]) -> Option<Arc<Group>> {
+    /// Returns a group that takes calls while a run's own does not: nobody waits where others are there to fall back to. `left`:
+    /// groups that it left for that, which look open as soon as nobody asks them for anything.
+    pub(crate) fn open_instead(
+        &self,
+        home: &Group,
+        current: &Group,
+        earlier: &[EarlierAttempt],
+        left: &[Arc<str>],
+    ) -> Option<Arc<Group>> {
         let been =
             |name: &str| earlier.iter().any(|earlier| earlier.fell_back.as_ref().is_some_and(|to| to.to == name));
         let wanted = self.routing.fallbacks_of(&home.name, FallbackKind::General).iter();
         wanted
-            .filter(|name| **name != home.name && **name != current.name && !been(name))
+            .filter(|name| **name != home.name && **name != current.name && !been(name) && !left.contains(name))
             .filter_map(|name| self.groups.get(name))
             .find(|group| !group.is_held_up())
             .cloned()
+    }
+
+    /// Waits until limits of a day are used up in the group that a run is in, and another is open instead; returns how long the
+    /// first will be so yet. Cancel safe.
+    pub(crate) async fn used_up(
+        &self,
+        home: &Group,
+        current: &Group,
+        earlier: &[EarlierAttempt],
+        left: &[Arc<str>],
+    ) -> Duration {
+        if self.routing.fallbacks_of(&home.name, FallbackKind::General).is_empty() {
+            return std::future::pending().await;
+        }
+        current.used_up(|| self.open_instead(home, current, earlier, left).is_some()).await
     }
 
     /// Returns the group that a run goes on with after this error, if there is one that it has not been through.
@@ -137,13 +177,31 @@ pub(crate) fn attempts_before(earlier: &[EarlierAttempt]) -> u32 {
 }
 
 /// Keeps the newest of a run's earlier calls, and every one after which it went to another group: it goes through each once.
+///
+/// The calls of the group that it is in are counted by class, so an older one of them is folded into the next of its class. With
+/// more than `most` classes the oldest call of all is lost.
 pub(crate) fn keep_newest(earlier: &mut Vec<EarlierAttempt>, most: usize) {
-    let mut excess = earlier.len().saturating_sub(most);
-    earlier.retain(|earlier| {
-        let kept = excess == 0 || earlier.fell_back.is_some();
-        excess -= usize::from(!kept);
-        kept
-    });
+    while earlier.len() > most {
+        let here = earlier.iter().rposition(|earlier| earlier.fell_back.is_some()).map_or(0, |last| last + 1);
+        // What came before the group that the run is in counts no more.
+        let before = earlier[..here].iter().position(|earlier| earlier.fell_back.is_none());
+        let Some(dropped) = before.or_else(|| fold(earlier, here)).or_else(|| (here < earlier.len()).then_some(here))
+        else {
+            return;
+        };
+        earlier.remove(dropped);
+    }
+}
+
+/// Adds the oldest of the calls from `from` on that has a newer one of its class to that; returns which one it was.
+fn fold(earlier: &mut [EarlierAttempt], from: usize) -> Option<usize> {
+    for older in from..earlier.len() {
+        let is_alike = |newer: &EarlierAttempt| newer.counts_as() == earlier[older].counts_as();
+        let Some(newer) = earlier[older + 1..].iter().position(is_alike) else { continue };
+        earlier[older + 1 + newer].times += earlier[older].times;
+        return Some(older);
+    }
+    None
 }
 
 /// Why no deployment of a group may take a job.

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use crate::gate::{Cooling, Gate};
 use crate::group::Group;
 use crate::quota::{Account, Ledger};
+use crate::share::Share;
 use crate::window::Window;
 use crate::{Error, Options, provider};
 
@@ -63,6 +64,7 @@ pub(crate) fn serve(options: &Options, urgent: &Arc<Notify>) -> Result<Served, E
             has_others: all().any(|other| other.group == deployment.group && other.account != deployment.account),
             length: deployment.cooldown.unwrap_or(routing.cooldown),
             allowed_fails: deployment.allowed_fails.or(routing.allowed_fails),
+            by_class: routing.allowed_fails_policy,
             disabled: routing.disable_cooldowns,
         };
         let gate = Gate::new(deployment.clone(), provider, Arc::clone(&account.ledger), cooling, Arc::clone(urgent));
@@ -73,13 +75,11 @@ pub(crate) fn serve(options: &Options, urgent: &Arc<Notify>) -> Result<Served, E
     let concurrency = options.concurrency.max(1) as usize;
     // What can start, and as much again for what admission and flushing hold.
     let most_jobs = concurrency + concurrency.max(1000);
-    // A slow or dead model leaves some slots to each of the others.
-    let served = gates.keys().filter(|name| options.deployments.iter().any(|own| own.group == **name)).count().max(1);
-    let kept = concurrency / (2 * served);
-    let most = (concurrency - kept * (served - 1)).max(1);
-    let group =
-        |(name, gates)| Arc::new(Group::new(name, gates, routing.strategy, Window::new(most_jobs, most_bytes), most));
+    let shares = Share::among(gates.len(), concurrency);
+    let group = |((name, gates), share)| {
+        Arc::new(Group::new(name, gates, routing.strategy, Window::new(most_jobs, most_bytes), share))
+    };
     let is_served = |group: &Arc<Group>| options.deployments.iter().any(|deployment| deployment.group == group.name);
-    let (served, spare) = gates.into_iter().map(group).partition(is_served);
+    let (served, spare) = gates.into_iter().zip(shares).map(group).partition(is_served);
     Ok((served, spare, accounts.into_values().collect()))
 }

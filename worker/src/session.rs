@@ -10,13 +10,17 @@ use gristmill_common::store::{Settlement, Store};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Budgets;
+use crate::cost::Costs;
 use crate::flush::Settled;
 use crate::health::Health;
 use crate::hooks::Hooks;
 use crate::lease::Lease;
 use crate::line::Line;
+use crate::metrics::Counts;
 use crate::route::Routes;
 use crate::slot::{Slot, Slots};
+use crate::trace::Recorder;
 use crate::window::Place;
 
 /// One session of a worker.
@@ -32,6 +36,7 @@ pub(crate) struct Session {
     /// Cancelled when everything ends at once.
     pub(crate) abort: CancellationToken,
     pub(crate) hooks: Hooks,
+    pub(crate) counts: Arc<Counts>,
     pub(crate) num_retries: u16,
     /// Owners that may die on a job.
     pub(crate) max_deaths: u32,
@@ -41,6 +46,9 @@ pub(crate) struct Session {
     /// One call at a time of jobs that one more death would end: then it is known which job it was.
     pub(crate) last_chances: Slots,
     pub(crate) in_flight: Arc<AtomicU32>,
+    pub(crate) costs: Arc<Costs>,
+    pub(crate) budgets: Arc<Budgets>,
+    pub(crate) recorder: Recorder,
 }
 
 /// Counts a call while it lives.
@@ -83,6 +91,9 @@ impl Session {
     /// Hands a settlement to the flusher, which frees the place once it is committed.
     pub(crate) fn settle(&self, settlement: Settlement, place: Place) {
         // Fails only when the flusher was aborted; then the live row still holds the job.
-        let _ = self.settled.send(Settled { settlement, place });
+        self.counts.settled();
+        if self.settled.send(Settled { settlement, place }).is_err() {
+            self.counts.given_up(1);
+        }
     }
 }

@@ -7,6 +7,7 @@ use gristmill_common::id::JobId;
 use tokio::sync::Notify;
 
 use crate::slot::Slot;
+use crate::trace::Stay;
 
 /// Jobs that are held, and the bounds on their number and bytes.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(crate) struct Place {
     job: JobId,
     bytes: usize,
     kept: Vec<Slot>,
+    stay: Option<Box<Stay>>,
 }
 
 impl Window {
@@ -59,12 +61,17 @@ impl Window {
             return None;
         }
         held.bytes += bytes;
-        Some(Place { window: Arc::clone(self), job, bytes, kept: Vec::new() })
+        Some(Place { window: Arc::clone(self), job, bytes, kept: Vec::new(), stay: None })
     }
 
     /// Returns the bytes that it holds at most.
     pub(crate) const fn most_bytes(&self) -> usize {
         self.most_bytes
+    }
+
+    /// Returns how many jobs are held.
+    pub(crate) fn held(&self) -> usize {
+        self.lock().jobs.len()
     }
 
     /// Tells whether a job is held.
@@ -88,6 +95,16 @@ impl Place {
     /// Keeps a slot for as long as the place.
     pub(crate) fn keep(&mut self, slot: Option<Slot>) {
         self.kept.extend(slot);
+    }
+
+    /// Keeps what a trace is to tell of the job's stay here.
+    pub(crate) fn trace(&mut self, stay: Option<Box<Stay>>) {
+        self.stay = stay;
+    }
+
+    /// Returns what a trace is to tell of the job's stay here, if anything.
+    pub(crate) fn stay(&self) -> Option<&Stay> {
+        self.stay.as_deref()
     }
 }
 

@@ -102,7 +102,7 @@ async fn submit_one(path: &Path) {
     store.record(chunk).await.unwrap();
     let reference = JobRef { id: job.id, batch: job.batch, run: 1, lane: lane.clone() };
     let payload = envelope::write_references(&[reference]).unwrap();
-    broker.publish(vec![Outgoing { lane, payload }]).await.unwrap();
+    broker.publish(vec![Outgoing { lane, payload, traceparent: None }]).await.unwrap();
     store.seal(batch.id, producer).await.unwrap();
 }
 

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::job::{LaneKey, StreamId};
+use crate::trace::Traceparent;
 
 mod embedded;
 mod rabbitmq;
@@ -58,6 +59,8 @@ pub struct Outgoing {
     pub lane: LaneKey,
     /// The envelope's bytes.
     pub payload: Bytes,
+    /// The span that it comes from, for whoever reads headers; an embedded queue has none.
+    pub traceparent: Option<Traceparent>,
 }
 
 /// What the broker said to one published message.
@@ -98,6 +101,8 @@ pub struct AsideMessage {
     pub routing_key: String,
     /// The envelope's bytes.
     pub payload: Bytes,
+    /// The span that it came from, if it says so.
+    pub traceparent: Option<Traceparent>,
     /// Takes it out of its queue; dropped unsettled, it stays there.
     pub settle: Settle,
 }
@@ -172,6 +177,8 @@ pub struct Delivery {
     pub payload: Bytes,
     /// Whether it was delivered before.
     pub redelivered: bool,
+    /// The span that it comes from, if it says so.
+    pub traceparent: Option<Traceparent>,
     /// Takes it out of its queue; dropped unsettled, it goes back.
     pub settle: Settle,
 }
@@ -219,6 +226,11 @@ pub trait Broker: Send + Sync + fmt::Debug {
     /// Fails with the reason while messages of what is subscribed would not arrive. Asks nobody: it tells what is known.
     fn listens(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Returns how often a connection was opened again after it was lost.
+    fn reconnects(&self) -> u64 {
+        0
     }
 
     /// Sends a piece of output to whoever listens to this stream now. Never waits and never fails: what cannot go at once, since

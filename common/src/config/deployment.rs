@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use url::Url;
 
+use crate::price::Tariff;
 use crate::quota::Limits;
 
 use super::options::Parse;
@@ -52,8 +53,10 @@ pub struct Deployment {
     /// Parameters of the body that a request gets where it does not set them, such as `temperature`. `max_tokens` and
     /// `max_completion_tokens` are one: neither is set where the request has the other.
     pub defaults: Arc<Map<String, Value>>,
-    /// Tokens of input that the model takes; `None` where nobody said.
+    /// Tokens of input that the model takes: as configured, else as the table of prices said at start; `None` where neither does.
     pub max_input_tokens: Option<u64>,
+    /// How the price of its calls is found; `None` where calls have no costs.
+    pub price: Option<Tariff>,
     /// How long it is left alone after too many failures, where it has a time of its own.
     pub cooldown: Option<Duration>,
     /// Failures in a minute that it may have before it is left alone, where it has a number of its own.
@@ -85,6 +88,7 @@ impl Deployment {
             tags: Vec::new(),
             defaults: Arc::default(),
             max_input_tokens: None,
+            price: None,
             cooldown: None,
             allowed_fails: None,
             num_retries: None,
@@ -132,6 +136,17 @@ impl std::str::FromStr for Endpoint {
     /// Reads an `http` or `https` address; the error does not show it.
     fn from_str(text: &str) -> Result<Self, Error> {
         Parse::parse(text).map_err(|problem| Error::Invalid { origin: "the endpoint".to_owned(), problem })
+    }
+}
+
+impl Endpoint {
+    /// Returns where data stays at OpenAI's regional hosts (<https://platform.openai.com/docs/guides/your-data>, read 2026-11).
+    pub fn data_residency(&self) -> Option<&'static str> {
+        match self.0.host_str()? {
+            "eu.api.openai.com" => Some("eu"),
+            "us.api.openai.com" => Some("us"),
+            _ => None,
+        }
     }
 }
 

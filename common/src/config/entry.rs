@@ -14,6 +14,7 @@ use super::env::Found;
 use super::file::Section;
 use super::models::timeouts;
 use super::options::{Layers, Options};
+use super::pricing::{Priced, Pricing, Table};
 use super::provider::{self, Provider};
 use super::route::Route;
 use super::{Deployment, Dialect, Endpoint, Env, Error, Header, Timeouts, Wire, is_pattern, keys, wildcard};
@@ -35,6 +36,9 @@ pub(super) struct Entry {
     /// The defaults as they are written, for people.
     written_defaults: Map<String, Value>,
     max_input_tokens: Option<u64>,
+    pricing: Pricing,
+    /// The table that its prices are found in.
+    pub(super) prices: Option<Table>,
     cooldown: Option<Duration>,
     allowed_fails: Option<u32>,
     /// Whether `model_info.id` names it.
@@ -85,6 +89,8 @@ impl Entry {
             defaults: Arc::default(),
             written_defaults: Map::new(),
             max_input_tokens: None,
+            pricing: Pricing::default(),
+            prices: None,
             cooldown: None,
             allowed_fails: None,
             has_id: false,
@@ -151,6 +157,18 @@ impl Entry {
         route
     }
 
+    /// Returns how its calls are billed; a key that is missing here is no matter.
+    pub(super) fn priced(&self) -> Option<Priced> {
+        let Target { provider: Ok(provider), model, api_base, .. } = &self.target else { return None };
+        Some(Priced {
+            deployment: Arc::clone(&self.name),
+            provider: provider.name,
+            model: model.clone(),
+            tariff: self.pricing.tariff(self.prices.as_ref()?, provider.name, model),
+            data_residency: api_base.as_ref().and_then(Endpoint::data_residency),
+        })
+    }
+
     pub(super) fn deployment(&self) -> Result<Deployment, Error> {
         let target = &self.target;
         let unsupported = |name: &str| Error::UnsupportedProvider {
@@ -182,6 +200,8 @@ impl Entry {
             Key::Unreadable(why) => return Err(Error::UnreadableKey(why.clone())),
         };
         let api_key = found.as_ref().map(|found| found.value.clone().map_err(Error::Key)).transpose()?;
+        let (price, window) =
+            self.prices.as_ref().map_or((None, None), |table| self.pricing.of(table, provider.name, &target.model));
         let mut wire = target.wire.clone();
         wire.dialect = provider.dialect;
         wire.bearer |= found.as_ref().is_some_and(|found| provider::is_token(&found.name));
@@ -202,7 +222,8 @@ impl Entry {
             order: self.order,
             tags: self.tags.clone(),
             defaults: Arc::clone(&self.defaults),
-            max_input_tokens: self.max_input_tokens,
+            max_input_tokens: self.max_input_tokens.or(window),
+            price,
             cooldown: self.cooldown,
             allowed_fails: self.allowed_fails,
             num_retries: self.num_retries,
@@ -293,6 +314,7 @@ pub(super) fn read(
         defaults: Arc::new(read_defaults(&params, env)?),
         written_defaults: written_defaults(&params),
         max_input_tokens: info.get("max_input_tokens", env)?,
+        pricing: Pricing::read(&params, &info, env)?,
         cooldown: either(info.get("cooldown_time", env)?, || params.get("cooldown_time", env))?,
         allowed_fails: either(info.get("allowed_fails", env)?, || params.get("allowed_fails", env))?,
         has_id,

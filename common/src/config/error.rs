@@ -54,6 +54,9 @@ pub enum Error {
         /// What is wrong and what to write.
         problem: String,
     },
+    /// The file of prices cannot be used.
+    #[error(transparent)]
+    Prices(#[from] crate::price::Error),
     /// Two values that do not fit together.
     #[error("{0}")]
     Relation(String),

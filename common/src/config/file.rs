@@ -8,6 +8,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::price::is_rate;
+
 use super::near::nearest;
 use super::options::Parse;
 use super::{DEFAULT_FILE, Env, Error, OPTIONS, keys, policy};
@@ -265,7 +267,8 @@ impl<'a> Section<'a> {
     ) -> Result<(), Error> {
         let used: Vec<&str> = used.concat();
         let has_prefix = self.place.ends_with(".litellm_params") || self.place.ends_with(".model_info");
-        for key in self.names().filter(|key| !used.contains(key)) {
+        let is_price = |key: &str| has_prefix && is_rate(key);
+        for key in self.names().filter(|key| !used.contains(key) && !is_price(key)) {
             let is_known =
                 known.contains(&key) || has_prefix && keys::PARAM_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
             let near = nearest(key, used.iter().chain(known).copied());

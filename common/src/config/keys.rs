@@ -36,7 +36,7 @@ pub(super) const SECTIONS_KNOWN: &[&str] = &[
 /// Keys of `model_list[]`.
 pub(super) const ENTRY: &[&str] = &["model_name", "litellm_params", "model_info"];
 
-/// Keys of `model_list[].litellm_params` that are used.
+/// Keys of `model_list[].litellm_params` that are used, beside every price of [`crate::price::is_rate`].
 pub(super) const PARAMS_USED: &[&str] = &[
     "model",
     "custom_llm_provider",
@@ -53,15 +53,19 @@ pub(super) const PARAMS_USED: &[&str] = &[
     "allowed_fails",
     "api_version",
     "azure_ad_token",
+    "cache_creation_input_token_cost",
+    "cache_read_input_token_cost",
     "cooldown_time",
     "drop_params",
     "extra_body",
     "extra_headers",
     "headers",
+    "input_cost_per_token",
     "itpm",
     "order",
     "organization",
     "otpm",
+    "output_cost_per_token",
     "project",
     "rpd",
     "rpm",
@@ -117,15 +121,12 @@ pub(super) const PARAMS_KNOWN: &[&str] = &[
     "additional_drop_params",
     "allowed_openai_params",
     "budget_duration",
-    "cache_creation_input_token_cost",
-    "cache_read_input_token_cost",
     "configurable_clientside_auth_params",
     "daily_reset_time",
     "default_api_key_rpm_limit",
     "default_api_key_tpm_limit",
     "fallbacks",
     "input_cost_per_second",
-    "input_cost_per_token",
     "keepalive_seconds",
     "litellm_credential_name",
     "max_budget",
@@ -135,7 +136,6 @@ pub(super) const PARAMS_KNOWN: &[&str] = &[
     "mock_response",
     "model_info",
     "output_cost_per_second",
-    "output_cost_per_token",
     "region_name",
     "responses_api_version",
     "stream_options",
@@ -163,21 +163,23 @@ pub(super) const PARAM_PREFIXES: &[&str] = &[
     "watsonx_",
 ];
 
-/// Keys of `model_list[].model_info` that are used; `limit_account` is our own.
-pub(super) const INFO_USED: &[&str] = &["id", "allowed_fails", "cooldown_time", "limit_account", "max_input_tokens"];
-
-/// Further keys of `model_info` in LiteLLM; people add more of their own.
-pub(super) const INFO_KNOWN: &[&str] = &[
-    "access_windows",
-    "allowed_fails_policy",
+/// Keys of `model_list[].model_info` that are used, beside every price; `limit_account` is our own.
+pub(super) const INFO_USED: &[&str] = &[
+    "id",
+    "allowed_fails",
     "base_model",
     "cache_creation_input_token_cost",
     "cache_read_input_token_cost",
-    "max_output_tokens",
-    "max_tokens",
-    "mode",
-    "tier",
+    "cooldown_time",
+    "input_cost_per_token",
+    "limit_account",
+    "max_input_tokens",
+    "output_cost_per_token",
 ];
+
+/// Further keys of `model_info` in LiteLLM; people add more of their own.
+pub(super) const INFO_KNOWN: &[&str] =
+    &["access_windows", "allowed_fails_policy", "max_output_tokens", "max_tokens", "mode", "tier"];
 
 /// Keys of `router_settings` that are used; the rest of the section is LiteLLM's own.
 pub(super) const ROUTER_USED: &[&str] = &[

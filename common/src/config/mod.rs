@@ -23,6 +23,7 @@ mod near;
 mod notice;
 mod options;
 mod policy;
+mod pricing;
 mod provider;
 mod route;
 mod routing;
@@ -36,15 +37,19 @@ pub use error::Error;
 pub use near::nearest;
 pub use options::{Layer, OPTIONS, OptionDoc, Options, Overrides, Setting, parse_duration};
 pub use policy::{AllowedFailsPolicy, ByClass, RetryPolicy};
+pub use pricing::Priced;
 pub use provider::Dialect;
 pub use route::Route;
 pub use routing::{Alias, FallbackKind, Fallbacks, Routing, Strategy};
 pub use wildcard::is_pattern;
 
+use crate::cache::CacheRules;
+use crate::price::Book;
 use crate::quota::Limits;
 use file::File;
 use models::Models;
 use options::Layers;
+use pricing::Table;
 
 /// The configuration file that is read when none is named.
 const DEFAULT_FILE: &str = "gristmill.yaml";
@@ -96,6 +101,7 @@ pub struct Config {
     options: Options,
     timeouts: Timeouts,
     models: Models,
+    prices: Table,
     routing: Routing,
     settings: Vec<Setting>,
     warnings: Vec<String>,
@@ -133,7 +139,8 @@ impl Config {
             options.idle_timeout,
         )
         .map_err(Error::Relation)?;
-        let models = Models::read(&layers, &options, timeouts, simulator.as_ref())?;
+        let prices = Table::open(&options, &directory)?;
+        let models = Models::read(&layers, &options, timeouts, simulator.as_ref(), &prices)?;
         let routing = Routing::read(&layers)?;
         models.check(&routing)?;
         let settings = layers.settings()?;
@@ -147,7 +154,7 @@ impl Config {
             kept_variables: &kept_variables,
         });
         let path = path.exists().then_some(path);
-        let config = Self { file: path, options, timeouts, models, routing, settings, warnings, notices };
+        let config = Self { file: path, options, timeouts, models, prices, routing, settings, warnings, notices };
         config.validate()?;
         Ok(config)
     }
@@ -184,6 +191,16 @@ impl Config {
         Ok(())
     }
 
+    /// Returns how answers are kept.
+    pub fn cache_rules(&self) -> CacheRules {
+        CacheRules {
+            scope: self.cache_scope,
+            ttl: self.cache_ttl,
+            max_bytes: self.cache_max_bytes,
+            ..CacheRules::default()
+        }
+    }
+
     /// Returns the time limits of calls, where a deployment has none of its own.
     pub const fn timeouts(&self) -> Timeouts {
         self.timeouts
@@ -207,6 +224,16 @@ impl Config {
     /// Returns how calls are spread over deployments, and where they go when one fails.
     pub const fn routing(&self) -> &Routing {
         &self.routing
+    }
+
+    /// Returns the prices of calls.
+    pub const fn prices(&self) -> &Arc<Book> {
+        self.prices.book()
+    }
+
+    /// Returns how the calls of one group of `model_list` are billed, which may be an alias or have a name that a pattern takes.
+    pub fn priced(&self, group: &str) -> Vec<Priced> {
+        self.models.priced(group, self.routing.aliased(group))
     }
 
     /// Returns where calls can go, for people; nothing of it is secret, and nothing that is missing is an error.

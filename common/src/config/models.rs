@@ -17,6 +17,7 @@ use super::entry::{self, Entry};
 use super::file::Section;
 use super::near::nearest;
 use super::options::{Layers, Options};
+use super::pricing::{Priced, Table};
 use super::route::{Route, describe};
 use super::routing::{Lead, Routing};
 use super::template::Template;
@@ -40,13 +41,14 @@ impl Models {
         options: &Options,
         timeouts: Timeouts,
         simulator: Option<&Url>,
+        prices: &Table,
     ) -> Result<Self, Error> {
         if let Some(url) = simulator {
             return Ok(Self::Simulator(Endpoint(url.clone()), timeouts));
         }
         match layers.file.model_list()? {
-            Some(list) => Ok(Self::List(read_list(&list, layers, options)?)),
-            None => Ok(Self::Any(Box::new(Template::read(layers, options, timeouts)?))),
+            Some(list) => Ok(Self::List(read_list(&list, layers, options, prices)?)),
+            None => Ok(Self::Any(Box::new(Template::read(layers, options, timeouts, prices.clone())?))),
         }
     }
 
@@ -85,6 +87,12 @@ impl Models {
             Self::List(entries) => entries,
             Self::Any(_) | Self::Simulator(..) => &[],
         }
+    }
+
+    /// Returns how the calls of a group of `model_list` are billed; `model` is the group or what it is an alias of.
+    pub(super) fn priced(&self, group: &str, model: &str) -> Vec<Priced> {
+        let found = serving(model, self.entries()).unwrap_or_default();
+        found.into_iter().filter_map(|entry| entry.serving(group, model).ok()?.priced()).collect()
     }
 
     /// Finds what serves a group: `model` by name, which is the group or what it is an alias of.
@@ -172,7 +180,12 @@ fn unknown_group(group: &str, entries: &[Entry]) -> Error {
     Error::UnknownGroup { group: group.to_owned(), hint }
 }
 
-fn read_list(list: &[Section<'_>], layers: &Layers<'_>, options: &Options) -> Result<Vec<Entry>, Error> {
+fn read_list(
+    list: &[Section<'_>],
+    layers: &Layers<'_>,
+    options: &Options,
+    prices: &Table,
+) -> Result<Vec<Entry>, Error> {
     let drop_params = entry::drops_params(layers)?;
     let mut entries: Vec<Entry> = Vec::with_capacity(list.len());
     let mut weights: Vec<Option<Weight>> = Vec::with_capacity(list.len());
@@ -183,6 +196,7 @@ fn read_list(list: &[Section<'_>], layers: &Layers<'_>, options: &Options) -> Re
     share_limits(&mut entries)?;
     let parallel = layers.file.top("router_settings").get("default_max_parallel_requests", layers.variables)?;
     for entry in &mut entries {
+        entry.prices = Some(prices.clone());
         entry.limits.max_parallel_requests = entry.limits.max_parallel_requests.or(parallel);
     }
     weight::set(&mut entries, &weights);

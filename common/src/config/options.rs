@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -10,6 +11,8 @@ use url::Url;
 
 use super::file::File;
 use super::{Endpoint, Env, Error};
+use crate::cache::CacheScope;
+use crate::job::CachePolicy;
 
 /// What the reference page tells of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +212,12 @@ impl Parse for String {
     }
 }
 
+impl Parse for PathBuf {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.into())
+    }
+}
+
 impl Parse for SecretString {
     const SECRET: bool = true;
 
@@ -237,6 +246,29 @@ impl Parse for Endpoint {
 impl Parse for SocketAddr {
     fn parse(text: &str) -> Result<Self, String> {
         text.trim().parse().map_err(|_| format!("must be an address and a port, such as 127.0.0.1:8787, not `{text}`"))
+    }
+}
+
+impl Parse for CachePolicy {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            // As YAML may read `on` and `off`.
+            "true" => Ok(Self::ON),
+            "false" => Ok(Self::OFF),
+            _ => text.parse().map_err(|_| {
+                format!("must be off, on, read-only or write-only, or one of these with +sampled, not `{text}`")
+            }),
+        }
+    }
+}
+
+impl Parse for CacheScope {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "project" => Ok(Self::Project),
+            "shared" => Ok(Self::Shared),
+            other => Err(format!("must be project or shared, not `{other}`")),
+        }
     }
 }
 
@@ -343,9 +375,29 @@ options! {
     grace: Duration = "30", "seconds", ["GRISTMILL_GRACE"], [];
     /// Where a worker answers `GET /live` and `GET /ready`. Default: nowhere.
     health_listen: Option<SocketAddr> = "", "address:port", ["GRISTMILL_HEALTH_LISTEN"], [];
+    /// Where a worker answers `GET /metrics`, and `/live` and `/ready` as well; it may be the address of `health_listen`. Default:
+    /// nowhere.
+    metrics_addr: Option<SocketAddr> = "", "address:port", ["GRISTMILL_METRICS_ADDR"], [];
     /// The model that a worker serves where it is told none and `model_list` names none, and that `call` asks where it names
     /// none.
     model: Option<String> = "", "name", ["GRISTMILL_MODEL", "LITELLM_MODEL"], [];
+    /// A newer table of prices: LiteLLM's `model_prices_and_context_window.json`. Default: the table that is in the program.
+    prices: Option<PathBuf> = "", "path", ["GRISTMILL_PRICES"], [];
+    /// How long the prices of a file are kept; a worker reads it again then, if it has changed.
+    price_ttl: Duration = "3600", "seconds", ["GRISTMILL_PRICE_TTL", "LITELLM_COST_CACHE_TTL"], [];
+    /// Whether calls have costs.
+    cost_tracking: bool = "true", "true or false", ["GRISTMILL_COST_TRACKING", "LITELLM_ENABLE_COST_TRACKING"], [];
+    /// Where alerts of budgets are posted as JSON that Slack's incoming webhooks take. Default: they are in the log alone.
+    alert_webhook: Option<SecretString> = "", "URL", ["GRISTMILL_ALERT_WEBHOOK"], [];
+    /// Whether kept answers are given to requests that ask the same, and new answers are kept, where a batch does not say:
+    /// `off`, `on`, `read-only` or `write-only`; with `+sampled` also for requests whose answer is random.
+    cache: CachePolicy = "off", "mode", ["GRISTMILL_CACHE"], [];
+    /// How long a worker keeps an answer.
+    cache_ttl: Duration = "2592000", "seconds", ["GRISTMILL_CACHE_TTL"], [];
+    /// Who shares answers: `project`, the batches of one project, or `shared`, all. The same for all workers.
+    cache_scope: CacheScope = "project", "project or shared", ["GRISTMILL_CACHE_SCOPE"], [];
+    /// How large all kept answers together may be; those that were not used for longest go first.
+    cache_max_bytes: u64 = "1073741824", "bytes", ["GRISTMILL_CACHE_MAX_BYTES"], [];
     /// The OpenAI-compatible endpoint for every model, where there is no `model_list`.
     api_base: Option<Endpoint> = "", "URL", ["GRISTMILL_API_BASE"], [];
 }

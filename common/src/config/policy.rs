@@ -32,7 +32,7 @@ pub struct ByClass<T> {
     pub content_policy_violation: Option<T>,
     /// `InternalServerError…`: also 529, as LiteLLM reads it.
     pub internal_server: Option<T>,
-    /// `ServiceUnavailableError…`: also a stream that broke.
+    /// `ServiceUnavailableError…`: also a stream that broke, where nothing is said of what broke it.
     pub service_unavailable: Option<T>,
     /// `BadGatewayError…`.
     pub bad_gateway: Option<T>,
@@ -75,12 +75,22 @@ impl RetryPolicy {
     pub fn retries_for(&self, class: &ErrorClass) -> Option<u16> {
         self.get(class)
     }
+
+    /// Returns the retries after an error of a class where the policy names it: the default is not looked at.
+    pub fn named_for(&self, class: &ErrorClass) -> Option<u16> {
+        Self { default: None, ..*self }.get(class)
+    }
 }
 
 impl AllowedFailsPolicy {
     /// Returns the failures of a class that are allowed; `None` where the policy says nothing of it.
     pub fn allowed_for(&self, class: &ErrorClass) -> Option<u32> {
         self.get(class)
+    }
+
+    /// Returns the failures of a class that are allowed where the policy names it: the default is not looked at.
+    pub fn named_for(&self, class: &ErrorClass) -> Option<u32> {
+        Self { default: None, ..*self }.get(class)
     }
 }
 

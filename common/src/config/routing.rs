@@ -228,6 +228,12 @@ impl Routing {
         own.or_else(|| self.retry_policy.retries_for(class))
     }
 
+    /// Returns the retries after an error of a class in a group where a policy names the class: a default is not looked at.
+    pub fn named_retries_for(&self, group: &str, class: &ErrorClass) -> Option<u16> {
+        let own = self.group_retry_policies.get(group).and_then(|policy| policy.named_for(class));
+        own.or_else(|| self.retry_policy.named_for(class))
+    }
+
     /// Returns the settings as they count, and where each comes from; nothing of them is secret.
     pub fn settings(&self) -> &[Setting] {
         &self.settings

@@ -7,6 +7,7 @@ use super::account::{
 };
 use super::entry::{Entry, Target, drops_params};
 use super::options::{Layers, Options};
+use super::pricing::Table;
 use super::provider;
 use super::{Dialect, Endpoint, Env, Error, Timeouts, Wire};
 
@@ -18,6 +19,7 @@ pub(super) struct Template {
     env: Env,
     timeouts: Timeouts,
     drop_params: bool,
+    prices: Table,
 }
 
 impl std::fmt::Debug for Template {
@@ -46,7 +48,12 @@ impl Template {
         }
     }
 
-    pub(super) fn read(layers: &Layers<'_>, options: &Options, timeouts: Timeouts) -> Result<Self, Error> {
+    pub(super) fn read(
+        layers: &Layers<'_>,
+        options: &Options,
+        timeouts: Timeouts,
+        prices: Table,
+    ) -> Result<Self, Error> {
         let env = layers.variables;
         let openai = provider::openai();
         let found = |name| match env.secret(name) {
@@ -81,7 +88,7 @@ impl Template {
             named
         });
         let drop_params = drops_params(layers)?;
-        Ok(Self { named, env: env.clone(), timeouts, drop_params })
+        Ok(Self { named, env: env.clone(), timeouts, drop_params, prices })
     }
 
     pub(super) fn entry(&self, group: &str) -> Result<Entry, Error> {
@@ -120,6 +127,8 @@ impl Template {
             wire.headers = account_headers(provider, &api_base, &self.env);
         }
         let target = Target { provider, model, api_base: Some(api_base), key, wire };
-        Ok(Entry::new(group, target, self.timeouts))
+        let mut entry = Entry::new(group, target, self.timeouts);
+        entry.prices = Some(self.prices.clone());
+        Ok(entry)
     }
 }

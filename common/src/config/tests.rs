@@ -8,6 +8,7 @@ mod groups;
 mod keys;
 mod litellm;
 mod models;
+mod prices;
 mod routing;
 
 /// A configuration loaded from a directory of its own.

@@ -47,11 +47,9 @@ fn any_record() -> impl Strategy<Value = ErrorRecord> {
             earlier: earlier
                 .into_iter()
                 .map(|(attempt, class, status, message)| EarlierAttempt {
-                    attempt,
-                    class,
                     status,
                     message,
-                    fell_back: None,
+                    ..EarlierAttempt::new(attempt, class)
                 })
                 .collect(),
             ..ErrorRecord::new(class, message)
@@ -124,11 +122,11 @@ fn the_schema_has_the_classes_and_fields_that_are_written() {
 
     let text = || Some("x".to_owned());
     let earlier = EarlierAttempt {
-        attempt: 1,
-        class: ErrorClass::Timeout,
         status: Some(408),
-        message: String::new(),
-        fell_back: None,
+        underlying: Some(ErrorClass::Timeout),
+        times: 3,
+        fell_back: Some(FellBack { to: "other".to_owned(), attempts: 1 }),
+        ..EarlierAttempt::new(1, ErrorClass::MidStream)
     };
     let full = ErrorRecord {
         status: Some(500),
@@ -159,6 +157,16 @@ fn the_schema_has_the_classes_and_fields_that_are_written() {
     described(&schema, &serde_json::to_value(ErrorRecord::new(ErrorClass::Api, "")).unwrap());
     described(&properties["causes"]["items"], &value["causes"][0]);
     described(&properties["earlier"]["items"], &value["earlier"][0]);
+}
+
+#[test]
+fn an_earlier_call_stands_for_one_unless_it_says_more() {
+    let one = r#"{"attempt":2,"class":"Timeout","message":"m"}"#;
+    let read: EarlierAttempt = serde_json::from_str(one).unwrap();
+    assert_eq!(read.times, 1);
+    assert_eq!(serde_json::to_string(&read).unwrap(), one);
+    let more = serde_json::to_string(&EarlierAttempt { times: 9, ..read }).unwrap();
+    assert_eq!(serde_json::from_str::<EarlierAttempt>(&more).unwrap().times, 9);
 }
 
 #[test]

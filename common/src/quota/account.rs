@@ -151,6 +151,7 @@ impl Account {
             sights,
             again: again(i64::try_from(self.sharers(now)).unwrap_or(8)),
             learnt,
+            known: self.known(now, limits),
             drift: self.drift(),
         }
     }
@@ -271,7 +272,7 @@ impl Account {
 
     /// Returns what is allowed in a minute, the limits of a day aside.
     fn of_a_minute(&self, dimension: Dimension, limits: Limits) -> Option<f64> {
-        self.lowest(dimension, Limits { rpd: None, tpd: None, ..limits }.per_minute(dimension))
+        self.lowest(dimension, limits.of_a_minute(dimension))
     }
 
     /// Returns the lowest of what was written down, told and learnt.
@@ -422,6 +423,7 @@ impl Account {
                 self.pauses.insert(Arc::clone(&look.deployment), pause);
             }
         }
+        self.pauses.retain(|_, pause| !pause.is_forgotten(now));
         sights
     }
 

@@ -67,6 +67,8 @@ pub struct Look {
     pub probed: Option<Probed>,
     /// Whether jobs wait here for it, of which one could be a probe.
     pub ready: bool,
+    /// Whether a probe of this worker is under way.
+    pub probing: bool,
     /// Whether somebody asked to look again at once.
     pub again: bool,
     /// Whether this worker has just started, perhaps with what was missing: it looks again, but waits as a provider asked to.
@@ -116,8 +118,25 @@ pub struct Grant {
     pub again: Micros,
     /// What was learnt just now, for the log.
     pub learnt: Option<String>,
+    /// What is known of the account's limits.
+    pub known: Known,
     /// Where the workers' files differ, for the log.
     pub drift: Option<String>,
+}
+
+/// What is known of an account's limits over all workers, by who said it; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// What is written down of a minute: for the fleet, else the lowest of the workers' files.
+    pub written: PerDimension<Option<u64>>,
+    /// What headers told of a minute.
+    pub told: PerDimension<Option<u64>>,
+    /// Calls in a minute that refusals taught.
+    pub learnt: Option<u64>,
+    /// Calls at once that overloads, or their absence, taught.
+    pub learnt_at_once: Option<u64>,
+    /// Calls at once, whoever said so.
+    pub at_once: Option<u64>,
 }
 
 /// A limit that is used up for long.
@@ -152,7 +171,7 @@ pub enum Sight {
 impl Look {
     /// Makes a look that tells nothing and asks for nothing.
     pub fn of(deployment: Arc<str>, group: Arc<str>) -> Self {
-        Self { deployment, group, pause: None, probed: None, ready: false, again: false, fresh: false }
+        Self { deployment, group, pause: None, probed: None, ready: false, probing: false, again: false, fresh: false }
     }
 }
 

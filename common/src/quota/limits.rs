@@ -49,6 +49,16 @@ impl Limits {
         }
     }
 
+    /// Returns what may be used of a dimension in a minute, the limits of a day aside.
+    pub const fn of_a_minute(&self, dimension: Dimension) -> Option<u64> {
+        match dimension {
+            Dimension::Requests => self.rpm,
+            Dimension::Tokens => self.tpm,
+            Dimension::InputTokens => self.itpm,
+            Dimension::OutputTokens => self.otpm,
+        }
+    }
+
     /// Returns the lower of each two limits; what one does not limit, the other does.
     #[must_use]
     pub fn lower(&self, other: &Self) -> Self {

@@ -15,7 +15,7 @@ mod recent;
 
 pub use account::{Account, Change, Held, Paused, Standing, UsedUp};
 pub use adapt::Heard;
-pub use ask::{Ask, Blocked, Grant, Look, Pausing, Probed, Sight, Told};
+pub use ask::{Ask, Blocked, Grant, Known, Look, Pausing, Probed, Sight, Told};
 pub use clock::{Slice, Want};
 pub use limits::Limits;
 
@@ -41,6 +41,16 @@ pub enum Dimension {
 impl Dimension {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Requests, Self::Tokens, Self::InputTokens, Self::OutputTokens];
+
+    /// Returns the stable text used in tables and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::InputTokens => "input_tokens",
+            Self::OutputTokens => "output_tokens",
+        }
+    }
 
     /// Returns what people call its limit.
     pub const fn unit(self) -> &'static str {

@@ -8,8 +8,13 @@ use super::{Look, Micros, Pausing, Probed, Sight};
 use crate::id::OwnerId;
 
 const FIRST: Duration = Duration::from_secs(2);
-/// How long a probe may be out before another worker's turn comes: the first may have died with its worker.
+/// How long a probe may be out, or not be made, before another worker's turn comes: the first may have died with its worker, or have
+/// no slot for it.
 const PROBE: Micros = 30_000_000;
+/// How long others have to take a probe that a worker was promised and did not make, before it is promised to that worker again.
+const OTHERS: Micros = 2_000_000;
+/// How long a pause whose time is over is kept for a deployment that no worker speaks of.
+const FORGOTTEN: Micros = 3_600_000_000;
 
 /// A pause that holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +29,9 @@ pub(super) struct Pause {
     /// Whose probe is out, and until when it counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) probe: Option<(OwnerId, Micros)>,
+    /// When a worker last spoke of the deployment.
+    #[serde(default)]
+    seen_at: Micros,
 }
 
 impl Pause {
@@ -36,11 +44,18 @@ impl Pause {
             class: pausing.class.clone(),
             refusal: pausing.refusal,
             probe: None,
+            seen_at: now,
         }
+    }
+
+    /// Tells whether no worker has the deployment any more, as far as can be told: a wait that was asked for is kept in any case.
+    pub(super) fn is_forgotten(&self, now: Micros) -> bool {
+        now - self.until.max(self.seen_at) > FORGOTTEN
     }
 
     pub(super) fn shift(&mut self, by: Micros) {
         self.until -= by;
+        self.seen_at -= by;
         if let Some((_, until)) = &mut self.probe {
             *until -= by;
         }
@@ -76,14 +91,26 @@ pub(super) fn see(pause: &mut Option<Pause>, now: Micros, owner: OwnerId, look: 
             }
         }
     }
+    if let Some(held) = pause {
+        held.seen_at = now;
+    }
     opened
 }
 
 /// Says how a deployment stands for this worker, and hands out the probe.
 pub(super) fn stand(pause: &mut Option<Pause>, now: Micros, owner: OwnerId, look: &Look) -> Sight {
     let Some(held) = pause else { return Sight::Open };
-    if held.until <= now && look.ready && held.probe.is_none_or(|(prober, until)| prober == owner || until <= now) {
+    let is_promised = |(prober, until): (OwnerId, Micros)| prober == owner && until > now;
+    let may_have = match held.probe {
+        None => look.ready,
+        Some((prober, _)) if prober == owner && look.probing => true,
+        Some((prober, until)) => look.ready && until + if prober == owner { OTHERS } else { 0 } <= now,
+    };
+    if held.until <= now && may_have {
         held.probe = Some((owner, now + PROBE));
+        return Sight::Probe;
+    }
+    if held.until <= now && look.ready && held.probe.is_some_and(is_promised) {
         return Sight::Probe;
     }
     let left = if held.until > now { held.until - now } else { held.probe.map_or(0, |(_, until)| until - now) };
@@ -166,6 +193,26 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_is_not_made_goes_to_another_and_one_that_runs_stays_the_only_one() {
+        let (a, b) = owners();
+        let mut pause = None;
+        see(&mut pause, 0, a, &fault(Some(Duration::from_secs(1))));
+        for second in [1, 10, 30] {
+            assert_eq!(stand(&mut pause, second * SECOND, a, &look()), Sight::Probe, "it is promised for 30 s");
+            assert!(matches!(stand(&mut pause, second * SECOND, b, &look()), Sight::Paused { .. }));
+        }
+        assert!(matches!(stand(&mut pause, 31 * SECOND, a, &look()), Sight::Paused { .. }), "others come first");
+        assert_eq!(stand(&mut pause, 32 * SECOND, b, &look()), Sight::Probe);
+        let runs = Look { ready: false, probing: true, ..look() };
+        for second in [40, 60, 80] {
+            assert_eq!(stand(&mut pause, second * SECOND, b, &runs), Sight::Probe);
+        }
+        assert!(matches!(stand(&mut pause, 100 * SECOND, a, &look()), Sight::Paused { .. }), "it runs");
+        assert_eq!(stand(&mut pause, 110 * SECOND, a, &look()), Sight::Probe, "it was not heard of for 30 s");
+        assert_eq!(stand(&mut pause, 143 * SECOND, a, &look()), Sight::Probe, "nobody else wanted it");
+    }
+
+    #[test]
     fn who_asks_to_look_again_need_not_wait() {
         let (a, _) = owners();
         let mut pause = None;
@@ -185,6 +232,21 @@ mod tests {
             see(&mut pause, 1, b, &Look { fresh: true, ..look() });
             assert_eq!(stand(&mut pause, 1, b, &look()) == Sight::Probe, !refusal);
         }
+    }
+
+    #[test]
+    fn a_pause_is_forgotten_an_hour_after_anybody_spoke_of_it_and_never_before_its_end() {
+        const HOUR: Micros = 3_600 * SECOND;
+        let (a, b) = owners();
+        let mut pause = None;
+        see(&mut pause, 0, a, &fault(None));
+        let is_forgotten = |pause: &Option<Pause>, now| pause.as_ref().unwrap().is_forgotten(now);
+        assert!(!is_forgotten(&pause, HOUR) && is_forgotten(&pause, HOUR + 3 * SECOND));
+        see(&mut pause, HOUR, b, &Look { ready: false, ..look() });
+        assert!(!is_forgotten(&pause, 2 * HOUR) && is_forgotten(&pause, 2 * HOUR + 1));
+        let mut long = None;
+        see(&mut long, 0, a, &fault(Some(Duration::from_secs(86_400))));
+        assert!(!is_forgotten(&long, 24 * HOUR) && is_forgotten(&long, 25 * HOUR + 1));
     }
 
     #[test]

@@ -55,6 +55,23 @@ pub struct JobDetail {
     pub runs: Vec<ResultRow>,
     /// Every call, with its run, in the order in which they began.
     pub attempts: Vec<(u32, AttemptRecord)>,
+    /// Calls that workers may have been making when they died.
+    pub lost: Vec<LostCall>,
+}
+
+/// A call that a worker may have been making when it died.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostCall {
+    /// The run.
+    pub run: u32,
+    /// Which call of the run it would have been.
+    pub attempt: u32,
+    /// Who died.
+    pub owner: OwnerId,
+    /// When it was found to be dead.
+    pub died_at: DateTime<Utc>,
+    /// The most that it may have cost, in picodollars, once the run was called again.
+    pub bound_pico_usd: Option<i64>,
 }
 
 /// The live row of a run, as people see it.
@@ -152,6 +169,22 @@ impl std::ops::AddAssign for Forgotten {
         self.attempts += other.attempts;
         self.more = other.more;
     }
+}
+
+/// What stands in the place of a request's body that was emptied: JSON that no request is.
+pub const STRIPPED_BODY: &str = "null";
+
+/// What one step of emptying bodies emptied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stripped {
+    /// Requests.
+    pub requests: u64,
+    /// Results.
+    pub results: u64,
+    /// Attempt records that held the body of an error.
+    pub attempts: u64,
+    /// Where the next step goes on; `None` at the end.
+    pub next: Option<JobId>,
 }
 
 /// A partition that was dropped because nothing was left in it.

@@ -47,5 +47,9 @@ impl Error {
     }
 }
 
+/// Why jobs of a batch cannot run again.
+pub(super) const STRIPPED: &str =
+    "the bodies of this batch were pruned, so that its jobs cannot run again; submit the input under another name";
+
 /// The result of a store call.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -19,33 +19,51 @@ use crate::job::{Identity, JobRef};
 use crate::outcome::Status;
 use crate::quota::{Ask, Grant, Limits, Standing};
 
+mod books;
+mod budget;
+mod cache;
+mod cost;
 mod detail;
 mod error;
+mod history;
 mod keeper;
 mod postgres;
 mod producer;
 mod reader;
 mod sqlite;
+mod usage;
 mod worker;
 
-pub use detail::{DroppedPartition, Forgotten, JobDetail, JobLine, JobPlace, JobSelector, LiveRow};
+pub use books::Books;
+pub use budget::{AlertRow, Spends, reason_of as budget_reason};
+pub use cache::{AnswerCache, CacheSize, CachedAnswer, Caching};
+pub use cost::{CallKey, Correction, CostedCall, KeptPrice, LostCalls};
+pub use detail::{
+    DroppedPartition, Forgotten, JobDetail, JobLine, JobPlace, JobSelector, LiveRow, LostCall, STRIPPED_BODY, Stripped,
+};
 pub use error::{Error, Result};
+pub use history::{HistoryScope, PastRun};
 pub use keeper::{Burial, DeadLetter, Due, Keepership, Unpublished};
 pub use postgres::PostgresStore;
 pub use producer::{BatchSelector, Chunk, Opened, Recorded, Sealed};
 pub use reader::{Cursor, ErrorCount, InvalidCursor, Page, Progress, Wait, WaitKind, WorkerRow};
 pub(crate) use sqlite::Enqueued;
 pub use sqlite::{SqliteStore, WorkerLock};
+pub use usage::UsageScope;
 pub use worker::{
     Arrival, DeploymentReport, End, Flushed, Renewal, Request, Settlement, Ticket, Verdict, Wake, WorkerInfo,
 };
 
+/// Calls without a written result that a worker has at most, for each one of its concurrency: one that runs, and one whose answer waits
+/// to be committed, so that a call need not wait for the commit of the one before. A crash repeats no more.
+pub const MOST_UNCOMMITTED: u32 = 2;
+
 /// Owners that may die on a job before it ends as failed, by default.
 pub const MAX_DEATHS: u32 = 3;
 
-/// Requests, live rows, results, attempts, batches and workers.
+/// Requests, live rows, results, attempts, batches and workers; [`Books`] has what they cost, [`AnswerCache`] the answers.
 #[async_trait]
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: Books + AnswerCache + Send + Sync + fmt::Debug {
     // --- set-up ------------------------------------------------------------------------------------------------------
 
     /// Brings the schema to this version; returns the versions that were applied, the first time also those of the opening.
@@ -149,6 +167,10 @@ pub trait Store: Send + Sync + fmt::Debug {
         limit: u32,
     ) -> Result<Vec<JobLine>>;
 
+    /// Reads the runs that ended last, over all batches, the newest first: of each batch those that were committed last, in order of
+    /// the time at which they ended.
+    async fn history(&self, scope: &HistoryScope, limit: u32) -> Result<Vec<PastRun>>;
+
     /// Asks every worker to look at once whether paused deployments work again: those of a name or a model group, or all. Makes
     /// jobs due that wait for them. Returns what is paused.
     async fn resume(&self, name: Option<&str>) -> Result<Vec<DeploymentReport>>;
@@ -161,6 +183,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Deletes at most `limit` requests of an ended batch with all that belongs to them, and the batch itself with the last.
     /// A batch that is open is left alone.
     async fn forget(&self, batch: BatchId, limit: u32) -> Result<Forgotten>;
+
+    /// Empties the bodies of at most `limit` requests of an ended batch, in order of id from `after` on, with the answers and the
+    /// bodies of errors that belong to them; all other columns stay. Such a job cannot run again. A batch that is open is left
+    /// alone, one whose last request is empty already counts as done.
+    async fn strip(&self, batch: BatchId, after: Option<JobId>, limit: u32) -> Result<Stripped>;
+
+    /// Deletes what is left of a project beside its batches: the sums of batches that were deleted, and cached answers. Returns
+    /// how many rows.
+    async fn forget_project(&self, project: &str) -> Result<u64>;
 
     /// Drops the partitions of days before `day` that hold nothing.
     async fn drop_empty_partitions(&self, day: PartDay) -> Result<Vec<DroppedPartition>>;
@@ -200,7 +231,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Says that the call of a run on which an owner died begins now, so that this owner's death would count as well.
     /// Returns whether the owner still holds it. Told of every call, it would cost a commit each; so the first death counts for
     /// all that the dead owner held, and a later one only for what it was calling.
-    async fn calling(&self, owner: OwnerId, job: JobId) -> Result<bool>;
+    ///
+    /// `bound` is the most that one call of it costs, in picodollars: so much may the calls have cost that were lost with an owner.
+    async fn calling(&self, owner: OwnerId, job: JobId, bound: Option<i64>) -> Result<bool>;
 
     /// Writes results, wake-ups, attempts and counters in one transaction. Repeating it changes nothing.
     async fn flush(&self, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed>;

@@ -113,12 +113,14 @@ pub struct Wait {
 /// What kind of wait it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitKind {
-    /// For a rate limit.
+    /// For a rate limit, or a budget.
     Quota,
     /// For its next call, after one that failed or was refused.
     BackOff,
     /// For a deployment that is paused.
     Paused,
+    /// For the answer to an equal request.
+    Equal,
     /// For a worker to take it.
     Queued,
 }
@@ -131,8 +133,10 @@ impl Wait {
         };
         if self.until.is_none() {
             WaitKind::Queued
-        } else if reason.starts_with("waits for the rate limit") || reason.starts_with("the limit of ") {
+        } else if ["waits for the rate limit", "the limit of ", "budget "].iter().any(|what| reason.starts_with(what)) {
             WaitKind::Quota
+        } else if reason == super::cache::WAITS {
+            WaitKind::Equal
         } else if reason.starts_with("deployment ") {
             WaitKind::Paused
         } else {

@@ -1,10 +1,12 @@
 //! What workers hand to the store and hear from it: admission, settlement, leases.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use super::{CachedAnswer, Caching, Spends};
 use crate::id::{BatchId, OwnerId};
 use crate::job::JobRef;
 use crate::outcome::{AttemptRecord, JobResult};
@@ -52,6 +54,14 @@ pub struct Ticket {
     pub queued_at: DateTime<Utc>,
     /// The run's earlier failed calls, newest last, at most eight; JSON of [`crate::failure::EarlierAttempt`]s.
     pub earlier: Vec<crate::failure::EarlierAttempt>,
+    /// What the run's calls have cost so far in picodollars, as far as it is known.
+    pub spent_pico_usd: Option<i64>,
+    /// The project of its batch.
+    pub project: Option<Arc<str>>,
+    /// Whether its batch has a budget.
+    pub has_budget: bool,
+    /// What the response cache is to keep of it, if anything.
+    pub caching: Option<Caching>,
 }
 
 /// What admission decides for one arrival.
@@ -63,14 +73,28 @@ pub enum Verdict {
     Cancelled(Box<Ticket>),
     /// This owner holds it now, but its deadline has passed: end it as expired.
     Expired(Box<Ticket>),
+    /// This owner holds it now, and the response cache has its answer: end it with that.
+    Cached(Box<Ticket>, Box<CachedAnswer>),
     /// It has ended; drop the message.
     Done,
     /// Another owner holds it; drop the message.
     Held,
-    /// It waits for its time; drop the message, the keeper publishes it when due.
+    /// It waits for its time, or for an equal request; drop the message, the keeper publishes it when due.
     Waiting,
     /// Its batch or request is not known, and the message carries too little to adopt it; it is a dead letter.
     Unknown,
+}
+
+impl Verdict {
+    /// Returns the run, where this owner holds it now.
+    pub fn ticket(&self) -> Option<&Ticket> {
+        match self {
+            Self::Run(ticket) | Self::Cancelled(ticket) | Self::Expired(ticket) | Self::Cached(ticket, _) => {
+                Some(ticket)
+            }
+            Self::Done | Self::Held | Self::Waiting | Self::Unknown => None,
+        }
+    }
 }
 
 /// What a worker hands over for one held run.
@@ -78,8 +102,14 @@ pub enum Verdict {
 pub struct Settlement {
     /// The job and run.
     pub job: JobRef,
+    /// The job's own tags as a JSON object, as statistics keep them; empty where it has none.
+    pub tags: Arc<str>,
+    /// What its calls are taken off, where budgets limit them.
+    pub spends: Option<Spends>,
     /// Calls made since the last settlement.
     pub attempts: Vec<AttemptRecord>,
+    /// What the response cache is to keep of it, as the ticket says.
+    pub caching: Option<Caching>,
     /// What becomes of the run.
     pub end: End,
 }
@@ -120,6 +150,8 @@ pub struct Wake {
     pub faults: u32,
     /// The run's earlier failed calls to keep.
     pub earlier: Vec<crate::failure::EarlierAttempt>,
+    /// What the run's calls have cost so far in picodollars, as far as it is known.
+    pub spent_pico_usd: Option<i64>,
 }
 
 /// What [`Store::flush`](super::Store::flush) did.

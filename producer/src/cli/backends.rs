@@ -26,8 +26,10 @@ pub(super) fn config_and_sources(
     overrides: Overrides,
     simulator: Option<&Simulator>,
 ) -> Result<(Config, Sources), Fault> {
-    let overrides =
-        overrides.set("database_url", global.database_url.as_deref()).set("amqp_url", global.amqp_url.as_deref());
+    let overrides = overrides
+        .set("database_url", global.database_url.as_deref())
+        .set("amqp_url", global.amqp_url.as_deref())
+        .set("prices", global.prices.as_deref());
     let simulator = simulator.map(|simulator| simulator.base_url().parse()).transpose().map_err(|_| {
         // It names a host and a port of its own.
         Fault::new("the simulator's address is no URL")

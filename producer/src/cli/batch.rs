@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use gristmill_common::clock::{Clock as _, SystemClock};
-use gristmill_common::job::{JobOptions, Priority};
+use gristmill_common::job::{CachePolicy, JobOptions, Priority};
+use gristmill_common::price::PicoUsd;
 use gristmill_producer::input::{self, Checked, Defaults, Parameter, Source, Sweep};
 use gristmill_producer::output::Paths;
 use gristmill_producer::{BatchSpec, Submitted};
@@ -45,6 +46,9 @@ pub(super) struct BatchArgs {
     /// Show the first request as it would be sent, and send nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+    /// Do not ask whether to go on where the estimate is high
+    #[arg(long, short = 'y')]
+    pub(super) yes: bool,
 
     /// Set a parameter in every body; several values make a sweep: temperature=0,0.7
     #[arg(long, value_name = "NAME=VALUE,…", help_heading = "Sweep")]
@@ -72,12 +76,19 @@ pub(super) struct BatchArgs {
     /// Ask the provider for this service tier; flex costs half at OpenAI and may be slow
     #[arg(long, value_name = "TIER", help_heading = "Batch")]
     service_tier: Option<String>,
+    /// Answer from kept answers, and keep new ones: off, on, read-only, write-only; on+sampled also where the answer is random,
+    /// that is where temperature is not 0 and there is no seed [default: as configured, else off]
+    #[arg(long, value_name = "MODE", help_heading = "Batch")]
+    pub(super) cache: Option<CachePolicy>,
     /// Start no call later than this; what is left ends as expired: 30m, 8h, 2026-12-01T08:00:00Z
     #[arg(long, value_name = "TIME", help_heading = "Batch")]
     deadline: Option<When>,
     /// Start no call before this
     #[arg(long, value_name = "TIME", help_heading = "Batch")]
     not_before: Option<When>,
+    /// Spend at most so many US dollars on the batch; then its jobs wait until `gristmill budgets set` raises it
+    #[arg(long, value_name = "DOLLARS", value_parser = super::budgets::dollars, help_heading = "Batch")]
+    max_budget: Option<PicoUsd>,
     /// Run those of these requests again that failed, expired or were cancelled before
     #[arg(long, help_heading = "Batch")]
     pub(super) retry_failed: bool,
@@ -91,6 +102,16 @@ impl BatchArgs {
     /// Reads the whole input and refuses it if any line is wrong; `num_retries` is what every job is to say.
     pub(super) async fn check(&self, global: &Global, num_retries: Option<u16>) -> Result<Checked, Fault> {
         let path = self.file.clone().or_else(|| self.input_file.clone()).unwrap_or_else(|| "-".into());
+        self.check_file(global, path, num_retries).await
+    }
+
+    /// As [`Self::check`], of another file.
+    pub(super) async fn check_file(
+        &self,
+        global: &Global,
+        path: PathBuf,
+        num_retries: Option<u16>,
+    ) -> Result<Checked, Fault> {
         let defaults = Defaults {
             sweep: self.sweep()?,
             options: JobOptions { num_retries, ..self.options(SystemClock.now())? },
@@ -159,6 +180,7 @@ impl BatchArgs {
             project: self.project.clone(),
             priority: self.priority,
             simulated,
+            budget_pico_usd: self.max_budget.map(|PicoUsd(limit)| limit),
             tags: self.tags.iter().cloned().collect(),
             ..BatchSpec::default()
         };
@@ -204,6 +226,16 @@ fn plain(path: &Path) -> String {
 /// Returns where the results go; `None` is standard output.
 pub(super) fn paths(output: &Path, combined: bool) -> Option<Paths> {
     (![Path::new("-"), Path::new("/dev/stdout")].contains(&output)).then(|| Paths::new(output.to_owned(), combined))
+}
+
+/// Warns of jobs that the response cache leaves out.
+pub(super) fn left_out(jobs: u64) -> String {
+    let ask = if jobs == 1 { "asks" } else { "ask" };
+    format!(
+        "warning: {} {ask} for a random answer (temperature is not 0, and no seed is set), which is not cached; to cache it as \
+         well, --cache on+sampled",
+        plural(jobs, "job")
+    )
 }
 
 /// Says what a submission found.

@@ -13,7 +13,7 @@ use gristmill_common::clock::{Clock as _, SystemClock};
 use gristmill_common::config::{Config, Overrides, is_pattern, nearest, parse_duration};
 use gristmill_common::failure::ErrorClass;
 use gristmill_common::id::BatchId;
-use gristmill_common::job::{JobOptions, Priority};
+use gristmill_common::job::{CachePolicy, JobOptions, Priority};
 use gristmill_common::outcome::{ResultRow, Status};
 use gristmill_common::store::{Cursor, WorkerRow};
 use gristmill_producer::output::line;
@@ -68,6 +68,10 @@ pub(super) struct Args {
     /// Retries after the first call [default: the worker's]
     #[arg(long, value_name = "N")]
     num_retries: Option<u16>,
+    /// Answer from kept answers, and keep new ones: off, on, read-only, write-only; on+sampled also where the answer is random
+    /// [default: as configured, else off]
+    #[arg(long, value_name = "MODE")]
+    cache: Option<CachePolicy>,
     /// The OpenAI-compatible endpoint, such as http://localhost:8000/v1, where this process makes the call
     #[arg(long, value_name = "URL")]
     api_base: Option<String>,
@@ -112,6 +116,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let call = Call { global, backend: &backend, stop: &stop, model, simulated: args.simulate, streams: args.stream };
     let options = JobOptions {
         num_retries: args.num_retries,
+        cache: args.cache.unwrap_or(config.cache),
         deadline: args.timeout.and_then(|timeout| Some(SystemClock.now() + TimeDelta::from_std(timeout).ok()?)),
         ..JobOptions::default()
     };

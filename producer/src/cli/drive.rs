@@ -356,9 +356,15 @@ impl Drive<'_> {
         let is_told = self.style == Style::Json && !self.global.quiet;
         let Some(id) = batch else { return Ok(Worked { summary: None, fault, is_told }) };
         let batch = producer.batch(&BatchSelector::Id(id)).await?;
+        let cached = producer.cached(id).await?;
         let counts = *shared.counts.borrow();
+        let left_out = self.checked.left_out();
+        if left_out > 0 && !self.global.quiet {
+            ui::tell(&super::batch::left_out(left_out));
+        }
         let summary = Summary {
             batch,
+            cached,
             total: Shared::total(shared.beside, self.checked.jobs, already_there),
             counts,
             complete,

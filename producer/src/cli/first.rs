@@ -13,7 +13,9 @@ use gristmill_worker::provider::{self, Call, Http};
 use gristmill_worker::{Examined, examine};
 
 use super::Global;
+use super::estimate;
 use super::fault::{Exit, Fault};
+use super::forecast::Forecast;
 use super::table::{count, plural};
 use super::ui;
 
@@ -71,7 +73,12 @@ pub(super) async fn examine_deployments(
 }
 
 /// Shows the first request as it would be sent; without deployments, as a worker will get it.
-pub(super) async fn dry_run(global: &Global, checked: &Checked, deployments: &[Deployment]) -> Result<Exit, Fault> {
+pub(super) async fn dry_run(
+    global: &Global,
+    checked: &Checked,
+    deployments: &[Deployment],
+    forecast: Option<&Forecast>,
+) -> Result<Exit, Fault> {
     let mut jobs = Box::pin(checked.stream());
     let Some(job) = jobs.next().await.transpose()? else { return Err(Fault::new("there is no request to show")) };
     let deployment = deployments.iter().find(|deployment| deployment.group == job.model);
@@ -84,6 +91,7 @@ pub(super) async fn dry_run(global: &Global, checked: &Checked, deployments: &[D
         ui::json(&serde_json::json!({
             "custom_id": job.custom_id, "model": &*job.model, "endpoint": &*job.endpoint, "head": head, "body": text,
             "jobs": checked.jobs, "models": checked.models,
+            "estimate": forecast.map(estimate::as_json),
         }))?;
     } else {
         ui::line(&format!("{}\n\n{}", head.join("\n"), without_base64(&text)))?;
@@ -93,6 +101,9 @@ pub(super) async fn dry_run(global: &Global, checked: &Checked, deployments: &[D
         let models: Vec<String> = checked.models.iter().map(of_each).collect();
         let (jobs, models) = (plural(checked.jobs, "job"), models.join(", "));
         ui::tell(&format!("dry run, nothing was sent; this is `{}`, the first of {jobs}: {models}", job.custom_id));
+        if let Some(forecast) = forecast {
+            ui::tell(estimate::brief(forecast).trim_end());
+        }
     }
     Ok(Exit::Success)
 }

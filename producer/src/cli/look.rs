@@ -16,7 +16,7 @@ use super::jobs;
 use super::pace;
 use super::progress::{Progress, Style, View};
 use super::stop::Stop;
-use super::table::{ago, columns, cost, count, duration, plural, soon};
+use super::table::{ago, cached_and_saved, columns, cost, count, duration, plural, soon};
 use super::ui;
 
 /// How often a batch that is watched is looked at.
@@ -145,7 +145,8 @@ async fn watch(global: &Global, args: &StatusArgs, producer: &Producer) -> Resul
 }
 
 fn describe(status: &Status, now: DateTime<Utc>) -> String {
-    let Status { batch, held, waiting, errors, paused, waits, unserved, workers, in_flight: _, models, eta_s } = status;
+    let Status { batch, cached, held, waiting, errors, paused, waits, unserved, workers, in_flight: _, models, eta_s } =
+        status;
     let counters = &batch.counters;
     let mut rows = vec![
         vec!["batch".to_owned(), format!("{} ({})", batch.name, batch.id)],
@@ -171,6 +172,9 @@ fn describe(status: &Status, now: DateTime<Utc>) -> String {
     add("calls", count(batch.calls));
     add("tokens", format!("{} in, {} out", count(batch.input_tokens), count(batch.output_tokens)));
     add("cost", cost(batch.cost_usd()));
+    if *cached > 0 {
+        add("cached", cached_and_saved(*cached, counters.done(), batch.saved_usd()));
+    }
     if !batch.state.is_ended() {
         add("workers", count(*workers as u64));
         if *workers == 0 {
@@ -248,12 +252,14 @@ mod tests {
             input_tokens: 12_000,
             output_tokens: 900,
             cost_pico_usd: Some(12_300_000_000),
+            saved_pico_usd: 2_500_000_000,
             created_at: time,
             finished_at: None,
             cancel_requested_at: None,
         };
         let status = Status {
             batch,
+            cached: 3,
             held: 4,
             waiting: 0,
             errors: vec![ErrorCount { class: "Timeout".into(), count: 2, example: "too\nlate".into() }],
@@ -282,7 +288,7 @@ mod tests {
         assert_eq!(
             rest,
             "state      running, simulated\ndone       12 of 1,500\nsucceeded  10\nfailed     2\nrunning    4\ncalls      15\n\
-             tokens     12,000 in, 900 out\ncost       $0.0123\nworkers    1\n\
+             tokens     12,000 in, 900 out\ncost       $0.0123\ncached     3 (25 %), $0.00250 saved\nworkers    1\n\
              waits for  a worker that serves `gpt-4i`; did you mean `gpt-4o`?\nwaits for  a worker that serves `llama`\n\
              model      gpt-4o: 9.8 calls/s, 4,100 tokens/s, 98% of 600 rpm, 30 in flight, 1,312 wait for quota, 12 wait for a retry\n\
              to go      2m29s\n\

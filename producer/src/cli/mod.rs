@@ -11,14 +11,22 @@ use clap::{Parser, Subcommand};
 mod ask;
 mod backends;
 mod batch;
+mod budgets;
+mod cache;
 mod call;
 mod care;
 mod check;
+mod consent;
+mod costs;
 mod disk;
 mod drive;
+mod estimate;
+mod export;
 mod fault;
 mod first;
 mod follow;
+mod forecast;
+mod history;
 mod jobs;
 mod limits;
 mod live;
@@ -26,22 +34,28 @@ mod look;
 mod models;
 mod pace;
 mod place;
+mod plot;
+mod price;
 mod progress;
 mod prune;
 mod reference;
+mod report;
 mod results;
 mod resume;
 mod run;
+mod scope;
 mod scratch;
 mod settings;
 mod show;
 mod simulate;
 mod standing;
+mod stats;
 mod steer;
 mod stop;
 mod submit;
 mod summary;
 mod table;
+mod timeline;
 mod ui;
 mod watch;
 mod when;
@@ -96,6 +110,10 @@ struct Global {
     /// The configuration file [env: GRISTMILL_CONFIG] [default: gristmill.yaml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// A newer table of prices, LiteLLM's model_prices_and_context_window.json [env: GRISTMILL_PRICES] [default: the program's
+    /// own]
+    #[arg(long, global = true, value_name = "FILE")]
+    prices: Option<String>,
     /// Write for machines: JSON on standard output, errors as JSON on standard error; a worker's log in JSON
     #[arg(long, global = true)]
     json: bool,
@@ -123,8 +141,12 @@ enum Command {
     Status(look::StatusArgs),
     /// Show all that is known of one job: request, calls, answer or error
     Show(show::Args),
+    /// Show the runs that ended last, over all batches
+    History(history::Args),
     /// Read a batch's results
     Results(results::Args),
+    /// Write a batch's results as a table: JSON lines, CSV or Parquet
+    Export(export::Args),
     /// Cancel a batch: no further call starts
     Cancel(steer::CancelArgs),
     /// Run the failed jobs of a batch again
@@ -133,10 +155,24 @@ enum Command {
     Resume(resume::Args),
     /// Show rate limits and what of them is in use; set them for all workers
     Limits(limits::Args),
+    /// Show budgets and what of them is spent; set them for all workers
+    Budgets(budgets::Args),
+    /// Show what the response cache keeps and saved; clear it
+    Cache(cache::Args),
     /// Check the database, the queue and every deployment
     Check(check::Args),
     /// Show which models workers serve and the configuration has
     Models(models::Args),
+    /// Show what a model costs, or one call of it
+    Price(price::Args),
+    /// Show what calls cost, by model, project, day …
+    Costs(costs::Args),
+    /// Show how fast and how well calls went, with percentiles, errors and rates
+    Stats(stats::Args),
+    /// Estimate the tokens and the cost of a file of requests, before anything is sent
+    Estimate(estimate::Args),
+    /// Write what calls and jobs did: one page with plots, or JSON
+    Report(report::Args),
     /// Show what is configured, and where each value comes from
     Config(settings::Args),
     /// Bring the database's schema to this version
@@ -223,13 +259,22 @@ async fn dispatch(Cli { global, command }: Cli) -> Result<Exit, Fault> {
         Command::List(args) => look::list(&global, &args).await,
         Command::Status(args) => look::status(&global, &args).await,
         Command::Show(args) => show::run(&global, &args).await,
+        Command::History(args) => history::run(&global, &args).await,
         Command::Results(args) => results::run(&global, args).await,
+        Command::Export(args) => export::run(&global, args).await,
         Command::Cancel(args) => steer::cancel(&global, &args).await,
         Command::Retry(args) => steer::retry(&global, &args).await,
         Command::Resume(args) => resume::run(&global, &args).await,
         Command::Limits(args) => limits::run(&global, args).await,
+        Command::Budgets(args) => budgets::run(&global, args).await,
+        Command::Cache(args) => cache::run(&global, args).await,
         Command::Check(args) => check::run(&global, &args).await,
         Command::Models(args) => models::run(&global, &args).await,
+        Command::Price(args) => price::run(&global, &args),
+        Command::Costs(args) => costs::run(&global, args).await,
+        Command::Stats(args) => stats::run(&global, &args).await,
+        Command::Estimate(args) => estimate::run(&global, args).await,
+        Command::Report(args) => report::run(&global, &args).await,
         Command::Config(args) => settings::run(&global, &args),
         Command::Migrate(args) => care::migrate(&global, &args).await,
         Command::Repair(args) => care::repair(&global, &args).await,

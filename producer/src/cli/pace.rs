@@ -21,6 +21,7 @@ pub(super) fn waits(paces: &[ModelPace]) -> impl Iterator<Item = String> {
     [
         (ModelPace::sum(paces, |pace| pace.waiting_for_quota), "wait for quota"),
         (ModelPace::sum(paces, |pace| pace.backing_off), "wait for a retry"),
+        (ModelPace::sum(paces, |pace| pace.waiting_for_equal), "wait for an equal request"),
         (ModelPace::sum(paces, |pace| pace.paused), "wait for a pause to end"),
     ]
     .into_iter()

@@ -67,8 +67,12 @@ fn directory(here: &Path) -> Result<PathBuf, Fault> {
         return Ok(found);
     }
     let made = here.join(DIRECTORY);
-    std::fs::create_dir(&made)
-        .map_err(|error| Fault::new(format!("making {} failed", made.display())).because(&error))?;
+    match std::fs::create_dir(&made) {
+        Ok(()) => {}
+        // Another run of this folder was quicker.
+        Err(_) if made.is_dir() => return Ok(made),
+        Err(error) => return Err(Fault::new(format!("making {} failed", made.display())).because(&error)),
+    }
     // The database is no part of anybody's project.
     let _ = std::fs::write(made.join(".gitignore"), "*\n");
     Ok(made)
@@ -97,5 +101,22 @@ mod tests {
         std::fs::write(made.join(FILE), "").unwrap();
         assert_eq!(above(&below, FILE), Some(made.join(FILE)));
         assert_eq!(directory(&below).unwrap(), made);
+    }
+
+    #[test]
+    fn runs_that_begin_at_once_find_the_same_directory() {
+        for _ in 0..50 {
+            let top = tempfile::tempdir().unwrap();
+            let barrier = std::sync::Barrier::new(4);
+            let made: Vec<_> = std::thread::scope(|scope| {
+                let begin = || {
+                    barrier.wait();
+                    directory(top.path()).unwrap()
+                };
+                let runs: Vec<_> = (0..4).map(|_| scope.spawn(begin)).collect();
+                runs.into_iter().map(|run| run.join().unwrap()).collect()
+            });
+            assert!(made.iter().all(|path| *path == top.path().join(DIRECTORY)), "{made:?}");
+        }
     }
 }

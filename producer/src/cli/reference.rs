@@ -169,6 +169,7 @@ Several entries of one `model_name` share its work. `litellm_params` also takes:
 | `temperature`, `top_p`, `seed`, `reasoning_effort`, `max_tokens` …, the keys of `extra_body` | set where a request does not |
 | `timeout`, `connect_timeout`, `first_byte_timeout`, `idle_timeout` | seconds |
 | `num_retries`, `max_retries` | calls after the first one |
+| `input_cost_per_token`, `output_cost_per_token`, `cache_read_input_token_cost` … | dollars for one token, in place of the table's: [costs.md](costs.md#prices); in `model_info` too |
 
 and `model_info`:
 
@@ -176,7 +177,8 @@ and `model_info`:
 |---|---|
 | `id` | names the deployment. Default: the group, with `#2`, `#3` … |
 | `limit_account` | ours: deployments of one such name share their limits, which one of them says, or all alike |
-| `max_input_tokens` | what the model takes; longer prompts go to a fallback without a call |
+| `max_input_tokens` | what the model takes; longer prompts go to a fallback without a call. Default: what the table of prices says, if it is more than 0 |
+| `base_model` | the row of the table of prices, where the model's name is not one: `azure/gpt-4o` for a deployment at Azure |
 | `cooldown_time`, `allowed_fails` | seconds for which it is left alone, and failures in a minute before it is |
 
 A `model_name` may be a pattern: `openai/*` with the model `openai/*` serves `openai/gpt-4o` and all others, `*` with `*` any model of
@@ -189,14 +191,14 @@ names, since queues have the names of models; `run` takes them from the requests
 
 | | |
 |---|---|
-| `routing_strategy` | `weighted` (LiteLLM: `simple-shuffle`), `ordered`, `least-busy`, `lowest-latency` (`latency-based-routing`), `lowest-cost` (`cost-based-routing`; by weight until calls have prices). Default `weighted` |
+| `routing_strategy` | `weighted` (LiteLLM: `simple-shuffle`), `ordered`, `least-busy`, `lowest-latency` (`latency-based-routing`), `lowest-cost` (`cost-based-routing`: the cheapest for a request of the model's usual size; what has no price comes last). Default `weighted` |
 | `fallbacks` | `[{gpt-4o: [claude, gpt-4o-mini]}]`: where a request goes when its group has failed for good; `\"*\"` for all others |
 | `context_window_fallbacks`, `content_policy_fallbacks` | the same after these two errors; without such a list `fallbacks` counts |
 | `default_fallbacks`, `max_fallbacks` | for groups without their own; how many are tried, 5 |
 | `retry_policy` | retries by class of error: `TimeoutErrorRetries`, `RateLimitErrorRetries`, … `DefaultRetries` |
 | `model_group_retry_policy` | the same for single groups; what it leaves out, `retry_policy` says |
 | `retry_after` | the least wait before a retry, 0 s |
-| `cooldown_time`, `allowed_fails`, `disable_cooldowns` | how long a deployment is left alone, 5 s, and after how many failures in a minute; `allowed_fails_policy` is read and not used yet |
+| `cooldown_time`, `allowed_fails`, `disable_cooldowns` | how long a deployment is left alone, 5 s, and after how many failures in a minute, of all classes or, by `allowed_fails_policy`, of each |
 | `model_group_alias` | `{gpt-4: gpt-4o}`: another name of a group, served as a group of its own; `{model: gpt-4o, hidden: true}` lists it nowhere |
 | `enable_pre_call_checks` | whether prompts are measured before a call. Default: where the model's `max_input_tokens` are known |
 | `enable_tag_filtering`, `tag_filtering_match_any` | whether a request's tags choose; whether one in common is enough, true |

@@ -137,6 +137,7 @@ async fn print(
 fn brief(row: &ResultRow) -> String {
     let result = &row.result;
     let text = match (result.status, &result.error) {
+        (Status::Succeeded, _) if result.response.is_none() => "(pruned)".to_owned(),
         (Status::Succeeded, _) => result.output_text.clone().unwrap_or_else(|| "(no text)".to_owned()),
         (_, Some(error)) => error.to_string(),
         (_, None) => String::new(),

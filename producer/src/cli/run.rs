@@ -9,6 +9,7 @@ use super::Global;
 use super::backends;
 use super::batch::BatchArgs;
 use super::drive::{Drive, Output};
+use super::estimate::{self, Before};
 use super::fault::{Exit, Fault};
 use super::first;
 use super::place::{self, Missing};
@@ -83,13 +84,15 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
         .set("concurrency", args.concurrency.map(|number| number.to_string()))
         .set("num_retries", args.num_retries.map(|number| number.to_string()));
     let (config, sources) = backends::config_and_sources(global, overrides, simulator.as_ref())?;
+    let checked = checked.with_cache(args.batch.cache.unwrap_or(config.cache));
     backends::tell_notices(global, &config);
     let models: Vec<Arc<str>> = checked.models.keys().cloned().collect();
     let deployments = backends::deployments(&config, &models)?;
     let spec = args.batch.spec(&checked, args.simulate)?;
     first::check_endpoints(&checked, &deployments)?;
     let Some(output) = args.output.as_deref().filter(|_| !args.batch.dry_run) else {
-        return first::dry_run(global, &checked, &deployments).await;
+        let forecast = if args.simulate { None } else { Some(estimate::of_dry_run(global, &config, &checked).await?) };
+        return first::dry_run(global, &checked, &deployments, forecast.as_ref()).await;
     };
     let output = Output::new(output, args.combined);
     output.probe()?;
@@ -114,6 +117,20 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
             "warning: the workers of this RabbitMQ share the jobs and call their own endpoints; --api-base is for the calls \
              of this process alone",
         );
+    }
+    if !args.simulate {
+        let before = Before {
+            config: &config,
+            backend: &backend,
+            checked: &checked,
+            args: &args.batch,
+            spec: &spec,
+            style: args.progress,
+            stop: &stop,
+        };
+        if !before.show(global).await? {
+            return Ok(Exit::Interrupted);
+        }
     }
     let worker = gristmill_worker::Options {
         limits: gristmill_worker::reload::limits(&config, sources),

@@ -1,12 +1,12 @@
 //! `show`: all that is known of one job.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use gristmill_common::backend::{Backend, Need};
 use gristmill_common::clock::{Clock as _, SystemClock};
 use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::job::JobOptions;
-use gristmill_common::outcome::{AttemptRecord, ResultRow};
-use gristmill_common::store::{JobDetail, JobSelector, LiveRow};
+use gristmill_common::outcome::{AttemptRecord, ResultRow, Status};
+use gristmill_common::store::{JobDetail, JobSelector, LiveRow, STRIPPED_BODY};
 use gristmill_producer::Producer;
 use gristmill_producer::output::usd;
 use serde_json::{Map, Value, json};
@@ -14,7 +14,9 @@ use serde_json::{Map, Value, json};
 use super::Global;
 use super::backends;
 use super::fault::{Exit, Fault};
-use super::table::{columns, count, plural, soon};
+use super::plot::Canvas;
+use super::table::{columns, plural, soon};
+use super::timeline::timeline;
 use super::ui;
 
 /// Jobs that are named where more than one fits.
@@ -46,7 +48,7 @@ pub(super) async fn run(global: &Global, args: &Args) -> Result<Exit, Fault> {
     if global.json {
         ui::json(&machine(&detail))?;
     } else {
-        ui::out(describe(&detail, SystemClock.now()).as_bytes())?;
+        ui::out(describe(&detail, SystemClock.now(), Canvas::of_stdout()).as_bytes())?;
     }
     Ok(Exit::Success)
 }
@@ -86,8 +88,9 @@ async fn find(backend: &Backend, text: &str) -> Result<(BatchId, JobId), Fault> 
     }
 }
 
-fn describe(detail: &JobDetail, now: DateTime<Utc>) -> String {
+fn describe(detail: &JobDetail, now: DateTime<Utc>, canvas: Canvas) -> String {
     let job = &detail.job;
+    let holds = detail.live.as_ref().map(|live| (now, format!("run {}: {}", live.run, holder(live, now))));
     let mut rows = vec![
         vec!["job".to_owned(), format!("{}/{} ({})", detail.batch, job.custom_id, job.id)],
         vec!["state".to_owned(), state(detail, now)],
@@ -97,8 +100,10 @@ fn describe(detail: &JobDetail, now: DateTime<Utc>) -> String {
         rows.push(vec!["options".to_owned(), options]);
     }
     let mut text = columns(&rows);
-    text.push_str(&format!("\nrequest: POST {}\n{}", job.endpoint, indented(&pretty(&job.body))));
-    text.push_str(&format!("\ntimeline:\n{}", columns(&timeline(detail, now))));
+    let is_pruned = job.body == STRIPPED_BODY;
+    let body = if is_pruned { "(its body was pruned)".to_owned() } else { pretty(&job.body) };
+    text.push_str(&format!("\nrequest: POST {}\n{}", job.endpoint, indented(&body)));
+    text.push_str(&format!("\ntimeline:\n{}", timeline(detail, holds, canvas)));
     if let Some(row) = detail.runs.last() {
         text.push_str(&end(row));
     }
@@ -135,50 +140,6 @@ fn options(options: &JobOptions) -> Option<String> {
     (!set.is_empty()).then(|| Value::Object(set).to_string())
 }
 
-fn timeline(detail: &JobDetail, now: DateTime<Utc>) -> Vec<Vec<String>> {
-    let mut events = vec![(detail.created_at, "recorded".to_owned())];
-    for (run, attempt) in &detail.attempts {
-        events.push((attempt.started_at, call(*run, attempt)));
-    }
-    for row in &detail.runs {
-        events.push((row.result.finished_at, format!("run {} {}", row.run, row.result.status)));
-    }
-    // An end of the same millisecond as its call stands behind it.
-    events.sort_by_key(|(time, _)| *time);
-    if let Some(live) = &detail.live {
-        events.push((now, format!("run {}: {}", live.run, holder(live, now))));
-    }
-    events.into_iter().map(|(time, text)| vec![format!("  {}", clock(time)), text]).collect()
-}
-
-fn clock(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Millis, true).replace('T', " ")
-}
-
-/// Says one call in a line.
-fn call(run: u32, attempt: &AttemptRecord) -> String {
-    let AttemptRecord { deployment, latency_ms, usage, .. } = attempt;
-    let status = attempt.http_status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
-    let mut text = format!("run {run}, call {}: {deployment}, {status} after {latency_ms} ms", attempt.attempt);
-    match &attempt.error {
-        Some(error) => {
-            let message = error.message.lines().next().unwrap_or_default();
-            text.push_str(&format!(", {}: {message}", error.class));
-        }
-        None => {
-            let tokens = |tokens: Option<u32>| tokens.map_or_else(|| "?".to_owned(), |n| count(u64::from(n)));
-            text.push_str(&format!(", {} tokens in, {} out", tokens(usage.input_tokens), tokens(usage.output_tokens)));
-        }
-    }
-    if let Some(cost) = attempt.cost_pico_usd {
-        text.push_str(&format!(", ${}", usd(cost)));
-    }
-    if !attempt.counted {
-        text.push_str(" (does not count against the retries)");
-    }
-    text
-}
-
 /// Writes how the latest ended run ended: its answer, or the error whole.
 fn end(row: &ResultRow) -> String {
     let result = &row.result;
@@ -189,6 +150,7 @@ fn end(row: &ResultRow) -> String {
     match (&result.output_text, &result.response) {
         (Some(text), _) => format!("\nanswer of run {}:\n{}", row.run, indented(text)),
         (None, Some(response)) => format!("\nresponse of run {}:\n{}", row.run, indented(&pretty(response))),
+        (None, None) if result.status == Status::Succeeded => format!("\nanswer of run {}:\n  (pruned)\n", row.run),
         (None, None) => String::new(),
     }
 }
@@ -216,24 +178,40 @@ fn machine(detail: &JobDetail) -> Value {
             "run": live.run, "worker": live.owner, "wake_at": live.wake_at, "reason": live.reason, "calls": live.calls,
             "deaths": live.deaths, "queued_at": live.queued_at,
         })),
-        "attempts": detail.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "attempts": detail.attempts.iter().map(|call| attempt(call, detail)).collect::<Vec<_>>(),
+        "lost": detail.lost.iter().map(|lost| json!({
+            "run": lost.run, "attempt": lost.attempt, "worker": lost.owner, "died_at": lost.died_at,
+            "bound_usd": lost.bound_pico_usd.map(usd), "bound_pico_usd": lost.bound_pico_usd,
+        })).collect::<Vec<_>>(),
         "runs": detail.runs.iter().map(|row| json!({
             "run": row.run, "status": row.result.status, "attempts": row.result.attempts,
             "finish_reason": row.result.finish_reason, "queued_at": row.result.queued_at,
             "started_at": row.result.started_at, "finished_at": row.result.finished_at,
-            "cost_usd": row.result.cost_pico_usd.map(usd), "usage": row.result.usage,
+            "cost_usd": row.result.cost_pico_usd.map(usd), "cost_pico_usd": row.result.cost_pico_usd,
+            "unseen_bound_pico_usd": bound(detail, row.run), "cached": row.result.cached,
+            "saved_usd": row.result.saved_pico_usd.map(usd), "saved_pico_usd": row.result.saved_pico_usd,
+            "usage": row.result.usage,
             "response": row.result.response.as_deref().map(value), "error": row.result.error,
         })).collect::<Vec<_>>(),
     })
 }
 
-fn attempt((run, attempt): &(u32, AttemptRecord)) -> Value {
+/// Sums up the most that calls of a run may have cost whose outcome nobody saw.
+fn bound(detail: &JobDetail, of: u32) -> Option<i64> {
+    let bounds = detail.attempts.iter().filter(|(run, _)| *run == of).filter_map(|(_, attempt)| attempt.bound_pico_usd);
+    bounds.reduce(i64::saturating_add)
+}
+
+fn attempt((run, attempt): &(u32, AttemptRecord), detail: &JobDetail) -> Value {
     json!({
         "run": run, "attempt": attempt.attempt, "provider": &*attempt.provider, "deployment": &*attempt.deployment,
         "model": &*attempt.model, "served_model": attempt.served_model, "service_tier": attempt.service_tier,
-        "started_at": attempt.started_at, "ttft_ms": attempt.ttft_ms, "latency_ms": attempt.latency_ms,
+        "started_at": attempt.started_at, "offset_ms": (attempt.started_at - detail.created_at).num_milliseconds(),
+        "ttft_ms": attempt.ttft_ms, "latency_ms": attempt.latency_ms,
         "http_status": attempt.http_status, "counted": attempt.counted, "usage": attempt.usage,
-        "cost_usd": attempt.cost_pico_usd.map(usd), "cost_basis": attempt.cost_basis,
+        "cost_usd": attempt.cost_pico_usd.map(usd), "cost_pico_usd": attempt.cost_pico_usd, "cost_basis": attempt.cost_basis,
+        "price": attempt.price_ref.as_deref(), "bound_usd": attempt.bound_pico_usd.map(usd),
+        "bound_pico_usd": attempt.bound_pico_usd, "billed": attempt.billed.as_deref().map(|text| value(text.as_bytes())),
         "request_id": attempt.request_id, "error": attempt.error,
     })
 }

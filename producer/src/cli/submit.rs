@@ -7,8 +7,9 @@ use gristmill_producer::input::Checked;
 
 use super::Global;
 use super::backends;
-use super::batch::{BatchArgs, describe};
+use super::batch::{BatchArgs, describe, left_out};
 use super::drive::{Drive, Output};
+use super::estimate::{self, Before};
 use super::fault::{Exit, Fault};
 use super::first;
 use super::place::{self, Missing};
@@ -60,9 +61,11 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     }
     let checked = args.batch.check(global, args.num_retries).await?;
     let config = backends::config(global, Overrides::default(), None)?;
+    let checked = checked.with_cache(args.batch.cache.unwrap_or(config.cache));
     let spec = args.batch.spec(&checked, false)?;
     if args.batch.dry_run {
-        return first::dry_run(global, &checked, &[]).await;
+        let forecast = estimate::of_dry_run(global, &config, &checked).await?;
+        return first::dry_run(global, &checked, &[], Some(&forecast)).await;
     }
     let output = match &args.output {
         Some(path) => Output::new(path, args.combined),
@@ -74,6 +77,18 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let backend = backends::open(&place, &config, Need::Queue).await?;
     if !global.quiet {
         warn_of_unserved(&backend, &checked).await?;
+    }
+    let before = Before {
+        config: &config,
+        backend: &backend,
+        checked: &checked,
+        args: &args.batch,
+        spec: &spec,
+        style: args.progress,
+        stop: &stop,
+    };
+    if !before.show(global).await? {
+        return Ok(Exit::Interrupted);
     }
     let drive = Drive {
         global,
@@ -96,6 +111,9 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     let submitted = drive.submit_only().await;
     backend.close().await;
     let submitted = submitted?;
+    if checked.left_out() > 0 && !global.quiet {
+        ui::tell(&left_out(checked.left_out()));
+    }
     if submitted.batch.cancel_requested_at.is_some() {
         return Err(gristmill_producer::Error::Cancelled(submitted.batch.name).into());
     }

@@ -11,13 +11,15 @@ use super::Global;
 use super::drive::Output;
 use super::fault::{Exit, Fault};
 use super::follow::Counts;
-use super::table::{count, duration, money};
+use super::table::{cached_and_saved, count, duration, money};
 use super::ui;
 
 /// The end of a run.
 #[derive(Debug)]
 pub(super) struct Summary {
     pub(super) batch: Batch,
+    /// Results of the batch that the response cache gave.
+    pub(super) cached: u64,
     /// Jobs of the input.
     pub(super) total: u64,
     pub(super) counts: Counts,
@@ -44,6 +46,8 @@ struct Machine<'a> {
     expired: u64,
     seconds: f64,
     cost_usd: Option<f64>,
+    cached: u64,
+    saved_usd: f64,
     simulated: bool,
     output: Option<String>,
     errors_output: Option<String>,
@@ -100,6 +104,10 @@ impl Summary {
         if let Some(usd) = self.batch.cost_usd().filter(|usd| *usd > 0.0) {
             text.push_str(&format!(", {}", money(usd)));
         }
+        if self.cached > 0 {
+            let done = self.batch.counters.done();
+            text.push_str(&format!(", cached {}", cached_and_saved(self.cached, done, self.batch.saved_usd())));
+        }
         if self.batch.simulated {
             text.push_str(", simulated");
         }
@@ -142,6 +150,8 @@ impl Summary {
             expired,
             seconds: self.elapsed.as_secs_f64(),
             cost_usd: self.batch.cost_usd(),
+            cached: self.cached,
+            saved_usd: self.batch.saved_usd(),
             simulated: self.batch.simulated,
             output: match &self.output {
                 Output::Files(paths) => Some(show(&paths.answers)),

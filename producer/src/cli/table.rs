@@ -63,6 +63,14 @@ pub(super) fn cost(usd: Option<f64>) -> String {
     usd.map_or_else(|| "unknown".to_owned(), money)
 }
 
+/// Writes how many results the response cache gave, which share that is, and what it saved.
+#[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+pub(super) fn cached_and_saved(cached: u64, of: u64, saved_usd: f64) -> String {
+    let share = if of > 0 { format!(" ({:.0} %)", cached.min(of) as f64 * 100.0 / of as f64) } else { String::new() };
+    let saved = if saved_usd > 0.0 { format!(", {} saved", money(saved_usd)) } else { String::new() };
+    format!("{}{share}{saved}", count(cached))
+}
+
 /// Lays rows out in columns; the first row is the heading.
 pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let width = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -73,6 +81,25 @@ pub(super) fn columns(rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for row in rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Lays rows out in columns, the first `names` of them to the left and the others, which are numbers, to the right.
+pub(super) fn sheet(rows: &[Vec<String>], names: usize) -> String {
+    let width = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widest = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..width).map(widest).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cell = |(column, (cell, width)): (usize, (&String, &usize))| {
+            if column < names { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        };
+        let cells: Vec<String> = row.iter().zip(&widths).enumerate().map(cell).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -101,5 +128,12 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["NAME".to_owned(), "N".to_owned()], vec!["a".to_owned(), "1".to_owned()]];
         assert_eq!(columns(&rows), "NAME  N\na     1\n");
+    }
+
+    #[test]
+    fn numbers_of_a_sheet_line_up_at_their_end() {
+        let rows = [["MODEL", "N", "COST"], ["a", "1,000", "$1.00"], ["gpt", "1", ""]];
+        let rows = rows.map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(sheet(&rows, 1), "MODEL      N   COST\na      1,000  $1.00\ngpt        1\n");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
 /// A point in time, or a time from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,14 @@ impl When {
         match self {
             Self::At(time) => time,
             Self::In(delta) => now.checked_add_signed(delta).unwrap_or(DateTime::<Utc>::MAX_UTC),
+        }
+    }
+
+    /// Takes a distance for one into the past.
+    pub(super) fn before(self, now: DateTime<Utc>) -> DateTime<Utc> {
+        match self {
+            Self::At(time) => time,
+            Self::In(delta) => now.checked_sub_signed(delta).unwrap_or(DateTime::<Utc>::MIN_UTC),
         }
     }
 }
@@ -39,6 +47,14 @@ impl FromStr for When {
             _ => return Err(wrong()),
         };
         TimeDelta::try_seconds(i64::from(number) * seconds).map(Self::In).ok_or_else(wrong)
+    }
+}
+
+/// Reads a point in the past: `8h` ago, a day such as `2026-12-01` from its beginning in UTC, or a time with its zone.
+pub(super) fn past(text: &str) -> Result<When, String> {
+    match NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        Ok(day) => Ok(When::At(day.and_time(NaiveTime::MIN).and_utc())),
+        Err(_) => text.parse(),
     }
 }
 
@@ -114,6 +130,16 @@ mod tests {
         for text in ["", "8", "h", "-1h", "1.5h", "tomorrow", "2026-12-01", "1é"] {
             assert!(text.parse::<When>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_past_is_a_day_a_time_or_a_distance() {
+        let now = DateTime::from_timestamp_millis(1_795_400_000_000).unwrap();
+        let at = |text: &str| past(text).unwrap().before(now).to_rfc3339();
+        assert_eq!(at("2026-11-01"), "2026-11-01T00:00:00+00:00");
+        assert_eq!(at("2026-11-01T02:00:00+02:00"), "2026-11-01T00:00:00+00:00");
+        assert_eq!(past("2h").unwrap().before(now), now - TimeDelta::hours(2));
+        assert!(past("2026-13-01").is_err() && past("yesterday").is_err());
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// Answer `GET /live` and `GET /ready` there, such as 127.0.0.1:8787 [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT")]
     health_listen: Option<String>,
+    /// Answer `GET /metrics` there, and the same, such as 127.0.0.1:9464 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_addr: Option<String>,
 }
 
 pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
@@ -40,7 +43,8 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
         .set("api_base", args.api_base)
         .set("concurrency", args.concurrency.map(|number| number.to_string()))
         .set("num_retries", args.num_retries.map(|number| number.to_string()))
-        .set("health_listen", args.health_listen);
+        .set("health_listen", args.health_listen)
+        .set("metrics_addr", args.metrics_addr);
     let (config, sources) = backends::config_and_sources(global, overrides, None)?;
     backends::tell_notices(global, &config);
     let deployments =
@@ -58,6 +62,7 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
     }
     let options = gristmill_worker::Options {
         health_listen: config.health_listen,
+        metrics_addr: config.metrics_addr,
         limits: gristmill_worker::reload::limits(&config, sources),
         ..gristmill_worker::Options::from_config(&config, &backend, deployments)?
     };

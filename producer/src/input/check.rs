@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use futures_util::{Stream, StreamExt as _};
-use gristmill_common::job::{JobOptions, Metadata};
+use gristmill_common::cache::is_left_out;
+use gristmill_common::job::{CachePolicy, JobOptions, Metadata};
 use gristmill_common::splice::Members;
 use tokio::sync::mpsc;
 
@@ -71,6 +74,8 @@ pub struct Checked {
     pub skipped: Option<BadLines>,
     /// Keys that look like parameters and are kept as metadata.
     pub unsent: BTreeSet<&'static str>,
+    /// Jobs that were handed over and that the response cache leaves out, since their answer is random.
+    left_out: Arc<AtomicU64>,
 }
 
 /// Checks every line of an input. Blocks.
@@ -127,6 +132,7 @@ pub fn check(source: Source, defaults: Defaults) -> Result<Checked, Error> {
         endpoints,
         skipped: (total > 0).then_some(bad),
         unsent,
+        left_out: Arc::default(),
         source: Arc::new(source),
         defaults: Arc::new(defaults),
         repeated: repeated.into(),
@@ -197,14 +203,53 @@ impl Checked {
         &self.source
     }
 
+    /// Returns how many jobs each request makes.
+    pub fn jobs_per_request(&self) -> u64 {
+        self.defaults.sweep.jobs_per_line()
+    }
+
+    /// Sets what the response cache does for every job.
+    #[must_use]
+    pub fn with_cache(mut self, cache: CachePolicy) -> Self {
+        Arc::make_mut(&mut self.defaults).options.cache = cache;
+        self
+    }
+
+    /// Returns how many of the jobs that were read so far the response cache leaves out, since their answer is random.
+    pub fn left_out(&self) -> u64 {
+        self.left_out.load(Ordering::Relaxed)
+    }
+
     /// Reads the input again, as jobs. Must be called within a Tokio runtime; reading stops when the stream is dropped.
     pub fn stream(&self) -> impl Stream<Item = Result<NewJob, Error>> + Send + use<> {
+        self.hand_over(Pick::ALL)
+    }
+
+    /// Reads some of the input again: the first requests, then about `spread` of the others at even distances. Ends early at
+    /// `until`. What must not be read twice at once, such as a copy of standard input, is free when the stream has ended.
+    pub fn sample(
+        &self,
+        first: u64,
+        spread: u64,
+        until: Instant,
+    ) -> impl Stream<Item = Result<NewJob, Error>> + Send + use<> {
+        let others = (self.jobs / self.jobs_per_request().max(1)).saturating_sub(first);
+        self.hand_over(Pick {
+            first,
+            passed_over: others.div_ceil(spread.max(1)).saturating_sub(1),
+            until: Some(until),
+        })
+    }
+
+    fn hand_over(&self, pick: Pick) -> impl Stream<Item = Result<NewJob, Error>> + Send + use<> {
         let (tx, rx) = mpsc::channel(2);
         let (source, defaults) = (Arc::clone(&self.source), Arc::clone(&self.defaults));
         let (repeated, expected) = (Arc::clone(&self.repeated), self.jobs);
+        let left_out = Arc::clone(&self.left_out);
+        left_out.store(0, Ordering::Relaxed);
         // Ends by itself when the receiver is dropped.
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = hand_over(&source, &defaults, &repeated, expected, &tx) {
+            if let Err(error) = hand_over(&source, &defaults, &repeated, pick, expected, (&tx, &left_out)) {
                 let _ = tx.blocking_send(Err(error));
             }
         });
@@ -219,23 +264,40 @@ impl Checked {
     }
 }
 
+/// Which requests are read.
+#[derive(Debug, Clone, Copy)]
+struct Pick {
+    /// So many at the beginning.
+    first: u64,
+    /// Behind these, so many are passed over before each that is read.
+    passed_over: u64,
+    /// When reading ends, wherever it is.
+    until: Option<Instant>,
+}
+
+impl Pick {
+    const ALL: Self = Self { first: u64::MAX, passed_over: 0, until: None };
+}
+
 type Handover = Result<Vec<Result<NewJob, Error>>, Error>;
 
 fn hand_over(
     source: &Source,
     defaults: &Defaults,
     repeated: &[u64],
+    pick: Pick,
     expected: u64,
-    tx: &mpsc::Sender<Handover>,
+    (tx, left_out): (&mpsc::Sender<Handover>, &AtomicU64),
 ) -> Result<(), Error> {
     let changed = |line| Error::Changed { path: source.path().to_owned(), line };
     let expansion = defaults.sweep.expansion(&defaults.options);
     let mut requests = Requests::open(source, defaults)?;
     let mut repeated = repeated.iter().copied().peekable();
     let mut words = Words::default();
-    let (mut out, mut last) = (Outbox { tx, jobs: Vec::new(), bytes: 0, count: 0 }, 0);
+    let (mut out, mut last, mut read) = (Outbox { tx, jobs: Vec::new(), bytes: 0, count: 0, left_out }, 0, 0);
     while let Some(Item { number, request }) = requests.next()? {
         last = number;
+        while repeated.next_if(|line| *line < number).is_some() {}
         let mut request = match request {
             Ok(request) => request,
             Err(_) if defaults.skip_invalid => continue,
@@ -254,8 +316,15 @@ fn hand_over(
         if taken.is_break() {
             return Ok(());
         }
+        read += 1;
+        if pick.until.is_some_and(|until| Instant::now() >= until) {
+            break;
+        }
+        if read >= pick.first {
+            requests.skip(pick.passed_over)?;
+        }
     }
-    if out.count != expected {
+    if pick.until.is_none() && out.count != expected {
         return Err(changed(last));
     }
     // Nobody listens any more: nothing is left to do.
@@ -270,6 +339,8 @@ struct Outbox<'a> {
     bytes: usize,
     /// Jobs that were put in.
     count: u64,
+    /// Those of them that the response cache leaves out.
+    left_out: &'a AtomicU64,
 }
 
 impl Outbox<'_> {
@@ -277,6 +348,9 @@ impl Outbox<'_> {
     fn put(&mut self, job: NewJob) -> ControlFlow<()> {
         self.bytes += job.body.len();
         self.count += 1;
+        if is_left_out(&job.endpoint, &job.body, job.options.cache) {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
         self.jobs.push(Ok(job));
         if self.jobs.len() < HANDOVER_JOBS && self.bytes < HANDOVER_BYTES {
             return ControlFlow::Continue(());

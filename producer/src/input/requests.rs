@@ -86,6 +86,26 @@ impl<'a> Requests<'a> {
     }
 }
 
+impl Requests<'_> {
+    /// Passes over so many lines without a look at what they hold. Of a table, rows.
+    pub(super) fn skip(&mut self, count: u64) -> Result<(), Error> {
+        let mut text = Vec::new();
+        for _ in 0..count.min(self.left) {
+            let Format::Lines(lines) = &mut self.format else {
+                if self.next()?.is_none() {
+                    break;
+                }
+                continue;
+            };
+            if lines.next(&mut text).map_err(|error| failed(self.source, error))? == Next::End {
+                break;
+            }
+            self.left -= 1;
+        }
+        Ok(())
+    }
+}
+
 type Read1 = Option<(u64, Result<Request, Bad>)>;
 
 fn next_line(lines: &mut Lines<Box<dyn Read>>, rules: Rules<'_>) -> io::Result<Read1> {

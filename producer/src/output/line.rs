@@ -55,6 +55,8 @@ struct Ours<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     cached: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    saved_usd: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     input_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cached_input_tokens: Option<u32>,
@@ -69,6 +71,9 @@ struct Ours<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<u32>,
     finished_at: DateTime<Utc>,
+    /// Whether the answer was deleted, so that its place is empty.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pruned: bool,
     simulated: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     tags: BTreeMap<&'a str, &'a str>,
@@ -126,6 +131,7 @@ pub fn line(row: &ResultRow) -> Vec<u8> {
             attempts: result.attempts,
             cost_usd: result.cost_pico_usd.and_then(|pico_usd| RawValue::from_string(usd(pico_usd)).ok()),
             cached: result.cached,
+            saved_usd: result.saved_pico_usd.and_then(|pico_usd| RawValue::from_string(usd(pico_usd)).ok()),
             input_tokens: usage.input_tokens,
             cached_input_tokens: usage.cached_input_tokens,
             output_tokens: usage.output_tokens,
@@ -137,6 +143,7 @@ pub fn line(row: &ResultRow) -> Vec<u8> {
             ttft_ms: result.ttft_ms,
             latency_ms: result.latency_ms,
             finished_at: result.finished_at,
+            pruned: succeeded && result.response.is_none(),
             simulated: row.simulated,
             tags: row
                 .tags

@@ -1,5 +1,6 @@
 //! Results as files: the lines of the OpenAI Batch format, and the writer that keeps a pair of files right.
 
+pub mod csv;
 mod file;
 mod line;
 mod resume;

@@ -17,10 +17,13 @@ use gristmill_common::outcome::{ResultRow, Status};
 use gristmill_common::quota::{self, Limits};
 use gristmill_common::store::{
     Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, DroppedPartition, Due, Error,
-    ErrorCount, Flushed, Forgotten, JobDetail, JobLine, JobSelector, Keepership, Opened, Page, Progress, Recorded,
-    Renewal, Result, Sealed, Settlement, Store, Unpublished, Verdict, Wait, WorkerInfo, WorkerRow,
+    ErrorCount, Flushed, Forgotten, HistoryScope, JobDetail, JobLine, JobSelector, Keepership, Opened, Page, PastRun,
+    Progress, Recorded, Renewal, Result, Sealed, Settlement, Store, Stripped, Unpublished, Verdict, Wait, WorkerInfo,
+    WorkerRow,
 };
 use tokio::sync::watch;
+
+mod books;
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -77,6 +80,7 @@ impl Store for FakeStore {
                 input_tokens: 0,
                 output_tokens: 0,
                 cost_pico_usd: Some(0),
+                saved_pico_usd: 0,
                 created_at: new.created_at,
                 finished_at: None,
                 cancel_requested_at: None,
@@ -242,6 +246,9 @@ impl Store for FakeStore {
     async fn jobs(&self, _: BatchId, _: Option<&[Status]>, _: Option<JobId>, _: u32) -> Result<Vec<JobLine>> {
         Err(Error::Setup(not_for("jobs")))
     }
+    async fn history(&self, _: &HistoryScope, _: u32) -> Result<Vec<PastRun>> {
+        Err(Error::Setup(not_for("history")))
+    }
     async fn resume(&self, _: Option<&str>) -> Result<Vec<DeploymentReport>> {
         Ok(Vec::new())
     }
@@ -250,6 +257,12 @@ impl Store for FakeStore {
     }
     async fn forget(&self, _: BatchId, _: u32) -> Result<Forgotten> {
         Err(Error::Setup(not_for("forget")))
+    }
+    async fn strip(&self, _: BatchId, _: Option<JobId>, _: u32) -> Result<Stripped> {
+        Err(Error::Setup(not_for("strip")))
+    }
+    async fn forget_project(&self, _: &str) -> Result<u64> {
+        Err(Error::Setup(not_for("forget_project")))
     }
     async fn drop_empty_partitions(&self, _: PartDay) -> Result<Vec<DroppedPartition>> {
         Ok(Vec::new())
@@ -275,7 +288,7 @@ impl Store for FakeStore {
     async fn admit(&self, _: OwnerId, _: Vec<Arrival>) -> Result<Vec<Verdict>> {
         Err(Error::Setup(not_for("admit")))
     }
-    async fn calling(&self, _: OwnerId, _: JobId) -> Result<bool> {
+    async fn calling(&self, _: OwnerId, _: JobId, _: Option<i64>) -> Result<bool> {
         Err(Error::Setup(not_for("calling")))
     }
     async fn flush(&self, _: OwnerId, _: &[Settlement]) -> Result<Flushed> {

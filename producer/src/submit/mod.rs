@@ -11,8 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use gristmill_common::batch::{Batch, NewBatch};
+use gristmill_common::budget::{BudgetKey, Period, Scope, Terms};
 use gristmill_common::id::BatchId;
 use gristmill_common::job::{Identity, JobOptions, Priority};
+use gristmill_common::price::PicoUsd;
 use gristmill_common::retry::{Schedule, until_ok};
 use gristmill_common::store::{self, Opened};
 use tokio::sync::watch;
@@ -31,6 +33,7 @@ pub(crate) mod publish;
 mod record;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use known::Known;
 pub use known::Members;
@@ -43,6 +46,8 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// Changed jobs of which a submission tells the `custom_id`.
 pub const MOST_LISTED: usize = 20;
 
+/// Jobs that are woken in one transaction.
+const WAKE_AT_ONCE: u32 = 5_000;
 /// How often a busy batch is tried again.
 const BUSY_POLL: Duration = Duration::from_secs(1);
 
@@ -214,7 +219,12 @@ impl Producer {
         loop {
             let opened = self.patiently(control, || self.store().open_batch(new, ttl)).await?;
             match opened {
-                Opened::Created(batch) | Opened::Resumed(batch) if batch.simulated == new.simulated => {
+                Opened::Created(batch) if batch.simulated == new.simulated => {
+                    control.progress.send_modify(|progress| progress.waiting_for = None);
+                    return Ok(batch);
+                }
+                Opened::Resumed(batch) if batch.simulated == new.simulated => {
+                    self.limit(batch.id, new, control).await?;
                     control.progress.send_modify(|progress| progress.waiting_for = None);
                     return Ok(batch);
                 }
@@ -233,6 +243,18 @@ impl Producer {
                 () = tokio::time::sleep(BUSY_POLL) => {}
             }
         }
+    }
+
+    /// Sets the budget that a batch is continued with; without one, that which it has stays. Jobs that wait for it go on.
+    async fn limit(&self, batch: BatchId, new: &NewBatch, control: &Control) -> Result<()> {
+        let Some(limit) = new.budget_pico_usd else { return Ok(()) };
+        let key = BudgetKey { scope: Scope::Batch(batch), period: Period::Total };
+        let known = self.patiently(control, || self.store().budgets()).await?;
+        let known = known.into_iter().find(|standing| standing.key == key).map(|standing| standing.terms);
+        let terms = Terms { limit: PicoUsd(limit), ..known.unwrap_or_default() };
+        self.patiently(control, || self.store().set_budget(&key, Some(&terms), "submit")).await?;
+        while self.patiently(control, || self.store().wake_for_budget(&key, WAKE_AT_ONCE)).await? > 0 {}
+        Ok(())
     }
 
     /// Renews the lease for as long as it is polled.

@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use gristmill_common::broker::{self, Broker, Confirm, Outgoing};
 use gristmill_common::envelope;
 use gristmill_common::failpoint;
 use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::job::{Job, JobRef, LaneKey, Priority};
 use gristmill_common::store;
+use gristmill_common::trace::Tracer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::pack::{Parcel, parcels};
-use super::{Submission, patiently};
+use super::{Submission, patiently, trace};
 use crate::error::{Error, Result};
 use crate::producer::Producer;
 
@@ -31,6 +34,8 @@ pub(super) struct Recording {
     pub(super) jobs: Vec<Job>,
     /// Every job below this ordinal is confirmed once this is published.
     pub(super) through: u64,
+    /// When it began to be recorded.
+    pub(super) began_at: DateTime<Utc>,
 }
 
 /// Publishes recorded jobs.
@@ -101,18 +106,21 @@ impl Publisher {
 
     /// Publishes a chunk; returns how far everything is confirmed.
     pub(super) async fn recording(&self, recording: Recording) -> Result<u64> {
-        let Recording { jobs, through } = recording;
+        let Recording { jobs, through, began_at } = recording;
+        let tracer = &self.producer.options.tracer;
+        let submissions = trace::Submissions::of(tracer, &jobs, began_at);
         let soon = self.producer.options.clock.now() + CLOCK_SKEW;
         let now = |job: &Job| job.options.not_before.is_none_or(|not_before| not_before <= soon);
         let most = self.producer.options.jobs_per_message;
         let messages = if self.broker()?.carries_bodies() {
-            messages(jobs, now, most)?
+            messages(tracer, jobs, now, most)?
         } else {
             let refer = |job: Job| JobRef { id: job.id, batch: job.batch, run: 1, lane: job.lane };
-            references(jobs.into_iter().filter(now).map(refer).collect(), most * REFERENCES_FACTOR)?
+            references(tracer, jobs.into_iter().filter(now).map(refer).collect(), most * REFERENCES_FACTOR)?
         };
         self.publish(messages).await?;
         failpoint::pass("producer.after_publish");
+        submissions.confirmed(tracer, &*self.producer.options.clock);
         Ok(through)
     }
 
@@ -130,7 +138,8 @@ impl Publisher {
                 let broker = self.broker()?;
                 self.ask_broker(|| broker.declare(&new)).await?;
             }
-            self.publish(references(jobs, self.producer.options.jobs_per_message)?).await?;
+            let options = &self.producer.options;
+            self.publish(references(&options.tracer, jobs, options.jobs_per_message)?).await?;
             let Some(next) = next else { return Ok(published) };
             after = Some(next);
         }
@@ -175,8 +184,19 @@ impl Publisher {
 /// References that fit where one request would.
 const REFERENCES_FACTOR: usize = 5;
 
+/// Makes a message; its header tells the span of the first of its jobs, from which no other's differs but by its id.
+fn message(tracer: &Tracer, lane: LaneKey, payload: Bytes, jobs: Vec<JobRef>) -> Message {
+    let traceparent = jobs.first().and_then(|job| tracer.announce(job.id));
+    Message { outgoing: Outgoing { lane, payload, traceparent }, jobs }
+}
+
 /// Writes the messages of a chunk.
-fn messages(jobs: Vec<Job>, publish: impl Fn(&Job) -> bool, jobs_per_message: usize) -> Result<Vec<Message>> {
+fn messages(
+    tracer: &Tracer,
+    jobs: Vec<Job>,
+    publish: impl Fn(&Job) -> bool,
+    jobs_per_message: usize,
+) -> Result<Vec<Message>> {
     let parcels = parcels(&jobs, publish, jobs_per_message);
     let mut jobs: Vec<Option<Job>> = jobs.into_iter().map(Some).collect();
     let mut messages = Vec::with_capacity(parcels.len());
@@ -189,13 +209,13 @@ fn messages(jobs: Vec<Job>, publish: impl Fn(&Job) -> bool, jobs_per_message: us
         // Each body was parsed before it was recorded.
         let custom_id = || jobs.first().map_or_else(String::new, |job| job.custom_id.clone());
         let payload = payload.map_err(|source| Error::BodyNotJson { custom_id: custom_id(), source })?;
-        messages.push(Message { outgoing: Outgoing { lane, payload }, jobs: references });
+        messages.push(message(tracer, lane, payload, references));
     }
     Ok(messages)
 }
 
 /// Writes messages that refer to recorded jobs.
-fn references(jobs: Vec<JobRef>, jobs_per_message: usize) -> Result<Vec<Message>> {
+fn references(tracer: &Tracer, jobs: Vec<JobRef>, jobs_per_message: usize) -> Result<Vec<Message>> {
     let mut lanes: BTreeMap<LaneKey, Vec<JobRef>> = BTreeMap::new();
     for job in jobs {
         lanes.entry(job.lane.clone()).or_default().push(job);
@@ -206,7 +226,7 @@ fn references(jobs: Vec<JobRef>, jobs_per_message: usize) -> Result<Vec<Message>
         for jobs in jobs.chunks(most) {
             let payload = envelope::write_references(jobs)
                 .map_err(|source| Error::BodyNotJson { custom_id: String::new(), source })?;
-            messages.push(Message { outgoing: Outgoing { lane: lane.clone(), payload }, jobs: jobs.to_vec() });
+            messages.push(message(tracer, lane.clone(), payload, jobs.to_vec()));
         }
     }
     Ok(messages)

@@ -167,6 +167,7 @@ impl Recorder<'_> {
         if chunk.is_empty() {
             return Ok(None);
         }
+        let began_at = self.producer.options.clock.now();
         self.record(&chunk, published_through).await?;
         let first = self.next;
         self.next += chunk.len() as u64;
@@ -174,7 +175,7 @@ impl Recorder<'_> {
         let recorded_now = self.recorded_now;
         self.control.progress.send_modify(|progress| progress.recorded_now = recorded_now);
         debug_assert_eq!(u64::from(chunk[0].id.ordinal()), first);
-        Ok(Some(Recording { jobs: chunk, through: self.next }))
+        Ok(Some(Recording { jobs: chunk, through: self.next, began_at }))
     }
 
     /// Makes the job at the next ordinal of the chunk.

@@ -27,7 +27,8 @@ fn a_job_is_shown_whole_however_it_is_named() {
         "timeline:\n",
         "recorded\n",
         "run 1, call 1: gpt-4o, 400 after ",
-        "run 1 failed\n",
+        "run 1 failed, $0.00 in all\n",
+        ", not billed\n",
         "error of run 1:\n",
         "\"class\": \"BadRequestError\"",
         "\"verdict\": \"not retried",
@@ -37,6 +38,9 @@ fn a_job_is_shown_whole_however_it_is_named() {
     let json = desk.run(&["show", "@last/b", "--json"]).ends_with(0).json();
     assert_eq!((&json["batch"], &json["request"]["body"]["seed"]), (&"sweep".into(), &7.into()));
     assert_eq!((&json["runs"][0]["status"], &json["attempts"][0]["http_status"]), (&"failed".into(), &400.into()));
+    let call = &json["attempts"][0];
+    assert_eq!((&call["cost_basis"], &call["cost_pico_usd"]), (&"unbilled".into(), &0.into()));
+    assert!(call["offset_ms"].as_i64().unwrap() >= 0 && call["price"].is_null(), "{call}");
     let id = json["job_id"].as_str().unwrap();
     assert_eq!(desk.run(&["show", id]).ends_with(0).out, shown.out);
     assert_eq!(desk.run(&["show", &id[..30]]).ends_with(0).out, shown.out);
@@ -79,6 +83,8 @@ fn the_jobs_of_a_batch_are_listed_with_their_errors() {
         .ends_with(0);
     assert_eq!(desk.run(&["list", "--jobs", "--failed", "sweep"]).ends_with(0).out, "sweep: no failed jobs\n");
     assert!(desk.run(&["list", "--jobs"]).ends_with(0).out.contains("succeeded, run 2"));
-    assert!(desk.run(&["show", "sweep/b"]).ends_with(0).out.contains("\nanswer of run 2:\n  "));
+    let shown = desk.run(&["show", "sweep/b"]).ends_with(0).out;
+    assert!(shown.contains("\nanswer of run 2:\n  ") && shown.contains(" by gpt-4o@"), "{shown}");
+    assert!(shown.contains("run 2 succeeded, $0.0"), "{shown}");
     assert!(desk.run(&["list", "sweep"]).ends_with(1).err.contains("--jobs"));
 }

@@ -117,7 +117,7 @@ fn a_cancelled_batch_ends_and_can_be_retried() {
 #[test]
 fn a_new_database_says_what_it_is_and_that_there_is_no_batch_yet() {
     let desk = Desk::with_jobs();
-    assert_eq!(desk.run(&["migrate"]).ends_with(0).out, "applied migration 1, 2\n");
+    assert_eq!(desk.run(&["migrate"]).ends_with(0).out, "applied migration 1, 2, 3\n");
     assert_eq!(desk.run(&["migrate"]).ends_with(0).out, "the schema is of this version already\n");
     for arguments in [&["status"][..], &["status", "sweep"], &["results"], &["cancel", "@last"]] {
         let said = desk.run(arguments).ends_with(1);

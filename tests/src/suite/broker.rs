@@ -114,7 +114,10 @@ pub fn numbered(label: &str, count: usize) -> Vec<Bytes> {
 
 /// Publishes to a lane; all must be confirmed.
 pub async fn publish(broker: &dyn Broker, lane: &LaneKey, payloads: &[Bytes]) {
-    let messages = payloads.iter().map(|payload| Outgoing { lane: lane.clone(), payload: payload.clone() }).collect();
+    let messages = payloads
+        .iter()
+        .map(|payload| Outgoing { lane: lane.clone(), payload: payload.clone(), traceparent: None })
+        .collect();
     let confirms = within("publishing", broker.publish(messages)).await.unwrap();
     assert_eq!(confirms, vec![Confirm::Confirmed; payloads.len()]);
 }

@@ -222,11 +222,11 @@ async fn a_full_queue_refuses() {
     let broker = ready(&rabbit).await;
     rabbit.limit_queues(5).await;
     let standard = key(Priority::Standard);
-    let one = || vec![Outgoing { lane: standard.clone(), payload: Bytes::from_static(b"x") }];
+    let one = || vec![Outgoing { lane: standard.clone(), payload: Bytes::from_static(b"x"), traceparent: None }];
     // The policy reaches the queue a little later, and a quorum queue goes over its limit by what is on the way.
     until("refused", async || broker.publish(one()).await.unwrap() == [Confirm::Refused]).await;
     let mut mixed = one();
-    mixed.push(Outgoing { lane: key(Priority::High), payload: Bytes::from_static(b"y") });
+    mixed.push(Outgoing { lane: key(Priority::High), payload: Bytes::from_static(b"y"), traceparent: None });
     mixed.extend(one());
     let expected = [Confirm::Refused, Confirm::Confirmed, Confirm::Refused];
     assert_eq!(broker.publish(mixed).await.unwrap(), expected);
@@ -256,8 +256,11 @@ async fn what_reaches_no_queue_is_told_to_the_one_who_published_it() {
             for round in 0..25 {
                 let lost = |n: usize| (n * 7 + caller + round).is_multiple_of(3);
                 let group = |n| if lost(n) { "nowhere" } else { "m" };
-                let messages = (0..9)
-                    .map(|n| Outgoing { lane: lane(group(n), Priority::High, 0), payload: Bytes::from_static(b"x") });
+                let messages = (0..9).map(|n| Outgoing {
+                    lane: lane(group(n), Priority::High, 0),
+                    payload: Bytes::from_static(b"x"),
+                    traceparent: None,
+                });
                 let expected: Vec<Confirm> =
                     (0..9).map(|n| if lost(n) { Confirm::Unroutable } else { Confirm::Confirmed }).collect();
                 assert_eq!(broker.publish(messages.collect()).await.unwrap(), expected);
@@ -289,7 +292,7 @@ async fn an_alarm_blocks_publishing_for_a_bounded_time_and_nothing_else() {
     publish(&*broker, &high, &numbered("m", 5)).await;
     let publishing = format!("{} publish", rabbit.prefix());
     proxy.say(&publishing, &blocked()).await;
-    let message = || vec![Outgoing { lane: high.clone(), payload: Bytes::from_static(b"late") }];
+    let message = || vec![Outgoing { lane: high.clone(), payload: Bytes::from_static(b"late"), traceparent: None }];
     let began = Instant::now();
     let error = until_err(&broker, message).await;
     assert!(matches!(&error, Error::Blocked { reason } if reason == "low on memory"), "{error}");
@@ -323,7 +326,7 @@ async fn a_server_that_is_away_is_told_after_a_bounded_time() {
     let rabbit = TestRabbit::new(&["m"]);
     let (proxy, broker) = proxied(&rabbit, |options| options.publish_timeout = Duration::from_secs(2)).await;
     proxy.stop().await;
-    let message = || vec![Outgoing { lane: key(Priority::High), payload: Bytes::from_static(b"x") }];
+    let message = || vec![Outgoing { lane: key(Priority::High), payload: Bytes::from_static(b"x"), traceparent: None }];
     let error = until_err(&broker, message).await;
     assert!(error.is_transient(), "{error}");
     assert!(error.to_string().contains("no RabbitMQ at 127.0.0.1:"), "{error}");

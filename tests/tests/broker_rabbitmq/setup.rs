@@ -42,7 +42,7 @@ async fn names_longer_than_amqp_allows_are_refused_before_anything_is_sent() {
     let rabbit = TestRabbit::new(&[]);
     let broker = rabbit.broker().await;
     let group = "x".repeat(300);
-    let message = Outgoing { lane: lane(&group, Priority::High, 0), payload: Bytes::new() };
+    let message = Outgoing { lane: lane(&group, Priority::High, 0), payload: Bytes::new(), traceparent: None };
     let answers = [
         broker.declare(std::slice::from_ref(&group)).await,
         broker.publish(vec![message]).await.map(drop),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use gristmill_common::clock::SystemClock;
 use gristmill_common::store::SqliteStore;
 use gristmill_tests::suite::store::Lab;
+use gristmill_tests::suite::store::caching::BRIEF;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
 use tempfile::TempDir;
@@ -24,7 +25,14 @@ async fn lab() -> (Lab, PathBuf) {
     let path = folder.path().join("gristmill.db");
     let store = store(&path).await;
     let other = self::store(&path).await;
-    (Lab { owner: store.clone().shared(), store: store.shared(), other: other.shared(), guard: Box::new(folder) }, path)
+    let lab = Lab {
+        owner: store.clone().shared(),
+        brief: store.clone().with_cache(BRIEF).shared(),
+        store: store.shared(),
+        other: other.shared(),
+        guard: Box::new(folder),
+    };
+    (lab, path)
 }
 
 async fn store(path: &Path) -> SqliteStore {

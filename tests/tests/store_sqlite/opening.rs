@@ -27,7 +27,7 @@ async fn a_missing_file_is_made_with_the_current_schema() {
     let path = folder.path().join("new.db");
     let store = store(&path).await;
     store.check_schema().await.unwrap();
-    assert_eq!(store.migrate().await.unwrap(), [1, 2], "it says what the opening did, once");
+    assert_eq!(store.migrate().await.unwrap(), [1, 2, 3], "it says what the opening did, once");
     assert_eq!(store.migrate().await.unwrap(), [0; 0]);
     drop(store);
     super::store(&path).await.check_schema().await.unwrap();
@@ -91,7 +91,7 @@ async fn a_schema_from_the_future_is_left_alone() {
     let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                  VALUES (7, 'later', true, x'00', 0)";
     sqlx::query(later).execute(&mut connect(&path).await).await.unwrap();
-    let expected = "the database is of schema version 7, this program knows 2: use a newer gristmill";
+    let expected = "the database is of schema version 7, this program knows 3: use a newer gristmill";
     assert_eq!(store.check_schema().await.unwrap_err().to_string(), expected);
     assert_eq!(store.migrate().await.unwrap_err().to_string(), expected);
     drop(store);
@@ -134,7 +134,7 @@ async fn whoever_takes_the_right_to_work_buries_who_had_it() {
             let worker = lab.worker(LONG).await;
             lab.admitted(worker, &submitted.jobs[..3]).await;
             // It dies while it calls one of them.
-            assert!(next.calling(worker, submitted.jobs[0].id).await.unwrap());
+            assert!(next.calling(worker, submitted.jobs[0].id, None).await.unwrap());
         }
     }
     let rows = lab.rows(submitted.id, 1).await;

@@ -138,6 +138,20 @@ fn the_longest_answer_is_read_over_all_choices() {
 }
 
 #[test]
+fn a_request_is_open_where_its_api_has_a_bound_and_it_names_none() {
+    for (body, open, choices) in [
+        (json!({"messages": [], "n": 2}), true, Some(2)),
+        (json!({"prompt": "x", "n": 0}), true, Some(1)),
+        (json!({"messages": [], "max_tokens": null}), false, None),
+        (json!({"messages": [], "max_completion_tokens": 7}), false, None),
+        (json!({"input": "x"}), false, None),
+    ] {
+        let counted = read("groq", "llama", &body);
+        assert_eq!((counted.is_open, counted.choices), (open, choices), "{body}");
+    }
+}
+
+#[test]
 fn what_is_no_body_is_not_counted_and_odd_ones_are() {
     let model = Model::of("groq", "llama");
     for body in ["", "no json", "[]", "7", "{", "\u{0}"] {

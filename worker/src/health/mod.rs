@@ -1,4 +1,4 @@
-//! Whether this worker lives and is ready, for those who watch it from outside.
+//! Whether this worker lives and is ready, for those who watch it from outside; and the server that tells them, and its metrics.
 //!
 //! Looks at what the tasks leave in memory, so that asking costs nothing and cannot hang; decides nothing and ends nothing.
 //! *Live* means that starting the process anew would not help: an absent database or broker makes it unready, never dead,
@@ -17,8 +17,8 @@ mod pulse;
 mod server;
 
 use pulse::Pulse;
-pub use server::Error;
-pub(crate) use server::serve;
+pub(crate) use server::{Doors, serve};
+pub use server::{Error, Served};
 
 /// What is known of a worker's health.
 #[derive(Debug)]
@@ -46,7 +46,23 @@ impl Health {
         self.pulse.watch(doing, step).await
     }
 
-    fn lease(&self) -> Option<Arc<Lease>> {
+    /// Returns the broker whose messages it waits for.
+    pub(crate) fn broker(&self) -> &dyn Broker {
+        &*self.broker
+    }
+
+    /// Tells whether the worker was asked to stop.
+    pub(crate) fn drains(&self) -> bool {
+        self.drain.is_cancelled()
+    }
+
+    /// Tells whether jobs are taken and called.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.unready().is_empty()
+    }
+
+    /// Returns the lease of the session that began last.
+    pub(crate) fn lease(&self) -> Option<Arc<Lease>> {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -118,6 +118,7 @@ impl Line {
         wish: Wish,
     ) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
+        group.came(wish.size);
         group.queue().push(priority, batch, Waiting { wish, reply });
         self.bell.notify_one();
         answer
@@ -147,20 +148,38 @@ impl Line {
 
     /// Tells whether jobs wait that a deployment could take.
     pub(crate) fn waits_for(&self, gate: &Arc<Gate>) -> bool {
-        self.groups.iter().any(|group| group.name == gate.deployment.group && group.queue().len() > 0)
+        self.groups.iter().any(|group| {
+            let Some(index) = group.gates.iter().position(|own| Arc::ptr_eq(own, gate)) else { return false };
+            let may = |waiting: &Waiting| {
+                !waiting.reply.is_closed() && waiting.wish.fit.as_ref().is_none_or(|fit| fit[index])
+            };
+            group.queue().next(may).is_some()
+        })
     }
 
     /// Returns what waits for an account.
     pub(crate) fn demand(&self, ledger: &Arc<Ledger>) -> Demand {
         let mut demand = Demand { most: self.concurrency as u64, ..Demand::default() };
         for group in &self.groups {
-            let Some(gate) = group.gates.iter().find(|gate| Arc::ptr_eq(&gate.ledger, ledger)) else { continue };
+            let is_its = |gate: &Arc<Gate>| Arc::ptr_eq(&gate.ledger, ledger);
+            let Some(gate) = group.gates.iter().find(|gate| is_its(gate)) else { continue };
             let queue = group.queue();
-            let Some(next) = queue.next() else { continue };
+            // What only others may take asks for nothing here.
+            let may = |waiting: &Waiting| {
+                let mut gates = group.gates.iter().enumerate();
+                gates.any(|(index, gate)| is_its(gate) && waiting.wish.fit.as_ref().is_none_or(|fit| fit[index]))
+            };
+            let Some(next) = queue.next(may) else { continue };
             let waiting = queue.len() as u64;
-            let startable = (self.calls.free() + group.pace.per_second() + 1).min(queue.len()) as u64;
             let usual = self.estimator.need(&gate.deployment, group.usual_size());
-            let next = self.estimator.need(&gate.deployment, next.wish.size);
+            let pace = group.pace.per_second();
+            // Where limits leave room enough, what comes within the time of an ask does not wait for the next one.
+            let is_ample = ledger.calls_per_second(&usual).is_none_or(|rate| rate > 2.0 * pace as f64);
+            let coming = if is_ample { pace / 2 } else { 0 };
+            let startable = (self.calls.free() + pace + 1).min(queue.len() + coming) as u64;
+            let size = next.wish.size;
+            let next = Some(self.estimator.need(&gate.deployment, size)).filter(|need| ledger.may_hold(need));
+            let next = next.unwrap_or_else(|| self.estimator.least(&gate.deployment, size));
             demand.calls += waiting;
             for dimension in Dimension::ALL {
                 let all = usual[dimension].saturating_mul(startable - 1).saturating_add(next[dimension]);
@@ -177,6 +196,7 @@ impl Line {
         let count = self.groups.len();
         let mut active: Vec<&Arc<Group>> = (0..count).map(|n| &self.groups[(*turn + n) % count]).collect();
         *turn = (*turn + 1) % count.max(1);
+        active.iter().for_each(|group| group.look(now));
         let mut next: Option<Instant> = None;
         while !active.is_empty() {
             active.retain(|group| match self.start_one(group, now) {
@@ -191,10 +211,14 @@ impl Line {
     }
 
     fn start_one(&self, group: &Arc<Group>, now: Instant) -> Held {
-        if self.calls.free() == 0 || self.uncommitted.free() == 0 || group.is_full() {
+        if self.calls.free() == 0 || self.uncommitted.free() == 0 {
             return Held::Until(None);
         }
-        let order = group.chooser.order(&group.gates);
+        if group.is_full(self.calls.free(), now) {
+            // Nobody rings when what is kept for others is kept no more.
+            return Held::Until((group.queue().len() > 0).then_some(now + LOOK_AGAIN));
+        }
+        let order = group.chooser.order(&group.gates, group.usual_size());
         let mut closed: Vec<bool> = group.gates.iter().map(|gate| !gate.is_passable()).collect();
         let mut until: Option<Instant> = None;
         let is_paused = closed.contains(&true);
@@ -212,8 +236,14 @@ impl Line {
                     continue;
                 }
                 let gate = &group.gates[index];
-                let need = self.estimator.need(&gate.deployment, waiting.wish.size);
-                match gate.ledger.take(&need, now) {
+                let mut need = self.estimator.need(&gate.deployment, waiting.wish.size);
+                let mut taken = gate.ledger.take(&need, now);
+                if matches!(taken, Taken::TooLarge(_)) {
+                    // What is estimated may be less.
+                    need = self.estimator.least(&gate.deployment, waiting.wish.size);
+                    taken = gate.ledger.take(&need, now);
+                }
+                match taken {
                     Taken::Yes => return Look::Go(Ok((index, need))),
                     Taken::TooLarge(why) => refused = Some(why),
                     Taken::Wait(at) => {
@@ -266,6 +296,11 @@ impl Line {
 }
 
 impl Permit {
+    /// Returns the size of the job's request.
+    pub(crate) const fn size(&self) -> Size {
+        self.size
+    }
+
     /// Returns the deployment to call.
     pub(crate) const fn gate(&self) -> &Arc<Gate> {
         &self.gate
@@ -291,7 +326,7 @@ impl Permit {
     /// Says what the call showed and how long it took, and frees its slots.
     pub(crate) fn finish(mut self, shown: &Shown<'_>, latency_ms: u32) {
         self.told = true;
-        if matches!(shown, Shown::Works) {
+        if shown.is_answer() {
             self.gate.took(latency_ms);
         }
         self.gate.tell(self.probe, shown);
@@ -317,3 +352,6 @@ async fn sleep_until(until: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

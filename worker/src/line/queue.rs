@@ -1,9 +1,13 @@
-//! Who is next: priorities by weight, batches in turn, the jobs of a batch in the order in which they came.
+//! Who is next: priorities by weight, batches in turn, the jobs of a batch in the order in which they came. One that must wait is passed
+//! by those behind it that need not.
 
 use std::collections::VecDeque;
 
 use gristmill_common::id::BatchId;
 use gristmill_common::job::Priority;
+
+/// Jobs of a batch that are looked at while those before them must wait.
+const MOST_LOOKS: usize = 32;
 
 /// What becomes of a job that is looked at.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,7 +46,7 @@ impl<T> Queue<T> {
     }
 
     /// Returns how many wait, those included that are gone and were not looked at since.
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
@@ -55,42 +59,49 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Returns the job that is next, if none is looked at.
-    pub(super) fn next(&self) -> Option<&T> {
-        let class =
-            self.order().into_iter().map(|index| &self.classes[index]).find(|class| !class.batches.is_empty())?;
-        class.batches.front()?.1.front()
+    /// Returns the job that is next of those that may go, if none of the others is looked at.
+    pub(super) fn next(&self, may: impl Fn(&T) -> bool) -> Option<&T> {
+        let classes = self.order().into_iter().map(|index| &self.classes[index]);
+        let batches = classes.flat_map(|class| class.batches.iter());
+        batches.flat_map(|(_, jobs)| jobs.iter().take(MOST_LOOKS)).find(|job| may(job))
     }
 
-    /// Looks at the first job of each batch, the fairest first, until one goes.
+    /// Looks at the jobs of each batch, the fairest first, until one goes. Behind one that must wait the next [`MOST_LOOKS`] of its
+    /// batch are looked at: it stays the first.
     pub(super) fn pick<R>(&mut self, mut look: impl FnMut(&T) -> Look<R>) -> Option<(T, R)> {
         for index in self.order() {
             let class = &mut self.classes[index];
             let mut turn = 0;
             while turn < class.batches.len() {
                 let (_, jobs) = &mut class.batches[turn];
-                let Some(job) = jobs.front() else {
-                    class.batches.remove(turn);
-                    continue;
-                };
-                match look(job) {
-                    Look::Go(why) => {
-                        let Some(job) = jobs.pop_front() else { continue };
-                        self.len -= 1;
-                        if let Some((batch, jobs)) = class.batches.remove(turn)
-                            && !jobs.is_empty()
-                        {
-                            class.batches.push_back((batch, jobs));
+                let mut place = 0;
+                while place < MOST_LOOKS
+                    && let Some(job) = jobs.get(place)
+                {
+                    match look(job) {
+                        Look::Go(why) => {
+                            let Some(job) = jobs.remove(place) else { break };
+                            self.len -= 1;
+                            if let Some((batch, jobs)) = class.batches.remove(turn)
+                                && !jobs.is_empty()
+                            {
+                                class.batches.push_back((batch, jobs));
+                            }
+                            self.pay(index);
+                            return Some((job, why));
                         }
-                        self.pay(index);
-                        return Some((job, why));
+                        Look::Gone => {
+                            jobs.remove(place);
+                            self.len -= 1;
+                        }
+                        Look::Wait => place += 1,
+                        Look::Stop => return None,
                     }
-                    Look::Gone => {
-                        jobs.pop_front();
-                        self.len -= 1;
-                    }
-                    Look::Wait => turn += 1,
-                    Look::Stop => return None,
+                }
+                if jobs.is_empty() {
+                    class.batches.remove(turn);
+                } else {
+                    turn += 1;
                 }
             }
         }
@@ -147,7 +158,7 @@ mod tests {
         for job in ["b1", "b2"] {
             queue.push(Priority::Standard, ids[1], job);
         }
-        assert_eq!(queue.next(), Some(&"a1"));
+        assert_eq!(queue.next(|_| true), Some(&"a1"));
         assert_eq!(all(&mut queue, 9), ["a1", "b1", "a2", "b2", "a3", "a4"]);
         assert_eq!(queue.len(), 0);
     }
@@ -183,18 +194,45 @@ mod tests {
     }
 
     #[test]
-    fn who_must_wait_holds_up_its_batch_alone_unless_all_must() {
+    fn who_must_wait_is_passed_by_others_unless_all_must() {
         let ids = batches(2);
         let mut queue = Queue::new();
-        queue.push(Priority::Standard, ids[0], "large");
-        queue.push(Priority::Standard, ids[0], "small");
+        for job in ["large", "large too", "small", "small too"] {
+            queue.push(Priority::Standard, ids[0], job);
+        }
         queue.push(Priority::Standard, ids[1], "other");
+        assert_eq!(queue.next(|_| true), Some(&"large"));
+        assert_eq!(queue.next(|job| job.starts_with("small")), Some(&"small"));
         let mut unless_large = |held: fn() -> Look<()>| {
-            queue.pick(|job| if *job == "large" { held() } else { Look::Go(()) }).map(|(job, ())| job)
+            queue.pick(|job| if job.starts_with("large") { held() } else { Look::Go(()) }).map(|(job, ())| job)
         };
-        assert_eq!(unless_large(|| Look::Wait), Some("other"));
+        assert_eq!(unless_large(|| Look::Wait), Some("small"));
+        assert_eq!(unless_large(|| Look::Wait), Some("other"), "batches take turns as ever");
         assert_eq!(unless_large(|| Look::Stop), None);
-        assert_eq!(unless_large(|| Look::Gone), Some("small"));
-        assert_eq!(queue.len(), 0);
+        assert_eq!(all(&mut queue, 1), ["large"], "who has waited is the first when it may go");
+        assert_eq!(
+            queue.pick(|job| if *job == "large too" { Look::Gone } else { Look::Go(()) }).unwrap().0,
+            "small too"
+        );
+        assert_eq!((queue.len(), queue.next(|_| true)), (0, None));
+    }
+
+    #[test]
+    fn only_so_many_are_looked_at_behind_one_that_must_wait() {
+        let ids = batches(2);
+        let mut queue = Queue::new();
+        for n in 0..1_000 {
+            queue.push(Priority::Standard, ids[0], n);
+        }
+        let mut looks = 0;
+        let wait_all = |job: &i32| {
+            looks += 1;
+            if *job < 500 { Look::Wait } else { Look::Go(()) }
+        };
+        assert_eq!(queue.pick(wait_all), None);
+        assert_eq!(looks, MOST_LOOKS);
+        assert_eq!(queue.next(|job| *job >= 500), None);
+        queue.push(Priority::Standard, ids[1], 999);
+        assert_eq!(queue.pick(|job| if *job < 500 { Look::Wait } else { Look::Go(()) }), Some((999, ())));
     }
 }

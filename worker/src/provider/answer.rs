@@ -6,6 +6,7 @@
 use gristmill_common::failure::ErrorClass;
 use gristmill_common::outcome::Usage;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::address::Api;
 use super::anthropic;
@@ -19,6 +20,8 @@ pub(super) struct Read {
     pub(super) model: Option<String>,
     pub(super) service_tier: Option<String>,
     pub(super) usage: Usage,
+    /// The `usage` as it was written, JSON text.
+    pub(super) usage_text: Option<String>,
     pub(super) finish_reason: Option<String>,
     pub(super) output_text: Option<String>,
     /// Why it is no answer, although its status says so.
@@ -50,7 +53,7 @@ impl From<anthropic::Unread> for Fault {
 struct Wire {
     model: Text,
     service_tier: Text,
-    usage: Lenient<WireUsage>,
+    usage: Option<Box<RawValue>>,
     error: IsSet,
     // Chat completions and completions.
     choices: First<Choice>,
@@ -147,6 +150,7 @@ fn read_message(body: &[u8]) -> Read {
         model: message.model().map(str::to_owned),
         service_tier: message.service_tier().map(str::to_owned),
         usage: message.usage(),
+        usage_text: message.usage_text(),
         finish_reason: message.finish_reason().map(str::to_owned),
         output_text: message.text(),
         fault: None,
@@ -192,8 +196,15 @@ fn parse(text: &str) -> Result<Wire, serde_json::Error> {
 }
 
 fn interpret(api: Api, wire: Wire) -> Read {
-    let mut read =
-        Read { model: wire.model.0, service_tier: wire.service_tier.0, usage: wire.usage.0.into(), ..Read::default() };
+    let usage_text = wire.usage.map(|usage| Box::<str>::from(usage).into_string());
+    let usage = usage_text.as_deref().and_then(|text| serde_json::from_str::<Lenient<WireUsage>>(text).ok());
+    let mut read = Read {
+        model: wire.model.0,
+        service_tier: wire.service_tier.0,
+        usage: usage.map(|usage| usage.0.into()).unwrap_or_default(),
+        usage_text,
+        ..Read::default()
+    };
     let invalid = |what: &str| Some(Fault::Because(ErrorClass::ApiResponseValidation, what.to_owned()));
     if wire.error.0 {
         read.fault = Some(Fault::Error);

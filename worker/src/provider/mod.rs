@@ -34,6 +34,7 @@ mod exchange;
 mod hearing;
 mod key;
 mod lenient;
+mod notice;
 mod redact;
 mod remote;
 mod speech;
@@ -49,6 +50,7 @@ mod wait;
 mod tests;
 
 pub use client::{DEFAULT_MAX_RESPONSE_BYTES, Http};
+pub(crate) use notice::post as notify;
 pub use stream::Delta;
 pub use told::Limit;
 pub use verdict::{Cooldown, Verdict};
@@ -142,6 +144,8 @@ pub struct Reply {
     pub request_id: Option<String>,
     /// Tokens as the provider counted them; an error may come with usage.
     pub usage: Usage,
+    /// All that the provider says was used: the JSON text of `usage`, of which costs are computed.
+    pub usage_text: Option<String>,
     /// The model that the provider says answered.
     pub served_model: Option<String>,
     /// The service tier that the provider says it served; it decides the price.
@@ -162,6 +166,7 @@ impl Reply {
             latency_ms: 0,
             request_id: None,
             usage: Usage::default(),
+            usage_text: None,
             served_model: None,
             service_tier: None,
             limits: Vec::new(),
@@ -190,7 +195,8 @@ impl Reply {
             }
         };
         let (served_model, service_tier) = (read.model, read.service_tier);
-        Self { sent: true, usage: read.usage, served_model, service_tier, ..Self::new(outcome) }
+        let (usage, usage_text) = (read.usage, read.usage_text);
+        Self { sent: true, usage, usage_text, served_model, service_tier, ..Self::new(outcome) }
     }
 
     /// Writes into an error where it happened, as far as it does not say.

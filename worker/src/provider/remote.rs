@@ -170,6 +170,7 @@ impl Remote {
     fn read(&self, reply: &mut Reply, plan: &Plan, status: StatusCode, headers: &HeaderMap, body: Bytes) {
         let (body, read) = self.translate(plan, body);
         reply.usage = read.usage;
+        reply.usage_text = read.usage_text;
         reply.served_model = read.model;
         reply.service_tier = read.service_tier;
         let wanted = &plan.wanted;
@@ -216,6 +217,7 @@ impl Remote {
         }
         let (body, read) = self.translate(plan, assembled.body);
         reply.usage = read.usage;
+        reply.usage_text = read.usage_text;
         reply.served_model = read.model;
         reply.service_tier = read.service_tier;
         let mut record = match (failed, broken) {

@@ -38,7 +38,7 @@ impl Verdict {
             retryable: again && record.class != ErrorClass::MidStream,
             most_retries: most_retries(&record.class),
             fallback: again || falls_back(record),
-            cooldown: cooldown(record, record.underlying.as_ref().unwrap_or(&record.class)),
+            cooldown: cooldown(record, record.counts_as()),
         }
     }
 }

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gristmill_common::quota::{Ask, Blocked, Dimension, Grant, Heard, Limits, PerDimension, Slice, Told, Want};
+use gristmill_common::quota::{Ask, Blocked, Dimension, Grant, Heard, Known, Limits, PerDimension, Slice, Told, Want};
+use tokio::sync::watch;
 
 /// How long after its end a slice may be spent: a timer is late by some milliseconds.
 const GRACE: Duration = Duration::from_millis(250);
@@ -20,6 +21,8 @@ pub(crate) type Need = PerDimension<u64>;
 pub(crate) struct Ledger {
     pub(crate) account: Arc<str>,
     state: Mutex<State>,
+    /// Whether something is used up for long.
+    used_up: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,31 @@ struct State {
     told: Told,
     full: bool,
     blocked: Option<(Instant, String)>,
+    known: Known,
+    /// Since the start of this process.
+    leased: PerDimension<u64>,
+    used: PerDimension<u64>,
+    refused: u64,
+}
+
+/// How an account stands with this worker, for its metrics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    /// What this worker's configuration says.
+    pub(crate) configured: Limits,
+    /// What is allowed in a minute, over all workers.
+    pub(crate) per_minute: PerDimension<Option<u64>>,
+    pub(crate) known: Known,
+    /// Calls that this worker may run at once.
+    pub(crate) slots: Option<u64>,
+    /// Whether something is used up for long.
+    pub(crate) blocked: bool,
+    /// Units that this process was leased.
+    pub(crate) leased: PerDimension<u64>,
+    /// Units that its calls used.
+    pub(crate) used: PerDimension<u64>,
+    /// Calls that were refused for their rate.
+    pub(crate) refused: u64,
 }
 
 /// A slice, or what is left of it.
@@ -76,13 +104,22 @@ impl Ledger {
             told: Told::default(),
             full: false,
             blocked: None,
+            known: Known::default(),
+            leased: PerDimension::default(),
+            used: PerDimension::default(),
+            refused: 0,
         };
-        Arc::new(Self { account, state: Mutex::new(state) })
+        Arc::new(Self { account, state: Mutex::new(state), used_up: watch::Sender::new(false) })
     }
 
     /// Takes what a call needs, if it may start now.
     pub(crate) fn take(&self, need: &Need, now: Instant) -> Taken {
         self.lock().take(need, now)
+    }
+
+    /// Tells whether a minute's limit is enough for a call.
+    pub(crate) fn may_hold(&self, need: &Need) -> bool {
+        self.lock().too_large(need).is_none()
     }
 
     /// Gives back what a call took and did not use; below zero, takes what it used beyond that. The call has ended.
@@ -92,13 +129,17 @@ impl Ledger {
         for dimension in Dimension::ALL {
             if state.per_minute[dimension].is_some() {
                 state.unused[dimension] += signed(taken[dimension]) - signed(used[dimension]);
+                state.used[dimension] += used[dimension];
             }
         }
     }
 
     /// Notes how a call went.
     pub(crate) fn hear(&self, note: impl FnOnce(&mut Heard)) {
-        note(&mut self.lock().heard);
+        let mut state = self.lock();
+        let refused = state.heard.refused;
+        note(&mut state.heard);
+        state.refused += state.heard.refused - refused;
     }
 
     /// Notes what headers told.
@@ -112,10 +153,25 @@ impl Ledger {
         std::mem::replace(&mut self.lock().configured, limits)
     }
 
-    /// Tells whether tokens are limited, so that it is worth counting them.
-    pub(crate) fn counts_tokens(&self) -> bool {
+    /// Returns which dimensions are limited.
+    pub(crate) fn limited(&self) -> PerDimension<bool> {
         let state = self.lock();
-        Dimension::ALL.iter().skip(1).any(|dimension| state.per_minute[*dimension].is_some())
+        PerDimension::from_fn(|dimension| state.per_minute[dimension].is_some())
+    }
+
+    /// Returns how the account stands with this worker.
+    pub(crate) fn figures(&self) -> Figures {
+        let state = self.lock();
+        Figures {
+            configured: state.configured,
+            per_minute: state.per_minute,
+            known: state.known,
+            slots: state.slots,
+            blocked: state.blocked.is_some(),
+            leased: state.leased,
+            used: state.used,
+            refused: state.refused,
+        }
     }
 
     /// Returns why nothing can start for long, and for how long yet.
@@ -125,11 +181,20 @@ impl Ledger {
         Some((until.saturating_duration_since(Instant::now()), reason.clone()))
     }
 
-    /// Returns how many calls can start here in a second, where that is limited: this worker's share.
+    /// Returns a receiver that hears when something is used up for long, and when that is over.
+    pub(crate) fn watch(&self) -> watch::Receiver<bool> {
+        self.used_up.subscribe()
+    }
+
+    /// Returns how many calls of the usual need can start here in a second, where that is limited: this worker's share.
     #[expect(clippy::cast_precision_loss, reason = "limits are far below 2^52")]
-    pub(crate) fn calls_per_second(&self) -> Option<f64> {
+    pub(crate) fn calls_per_second(&self, usual: &Need) -> Option<f64> {
         let state = self.lock();
-        Some(state.per_minute[Dimension::Requests]? as f64 / 60.0 / state.sharers.max(1) as f64)
+        let of = |dimension| {
+            let share = state.per_minute[dimension]? as f64 / 60.0 / state.sharers.max(1) as f64;
+            (usual[dimension] > 0).then(|| share / usual[dimension] as f64)
+        };
+        Dimension::ALL.into_iter().filter_map(of).reduce(f64::min)
     }
 
     /// Says for people what is limited.
@@ -203,6 +268,7 @@ impl Ledger {
         }
         state.per_minute = grant.per_minute;
         state.slots = grant.slots;
+        state.known = grant.known;
         state.sharers = grant.sharers;
         state.blocked = grant.blocked.as_ref().map(|Blocked { length, reason }| (answered + *length, reason.clone()));
         for dimension in Dimension::ALL {
@@ -210,6 +276,7 @@ impl Ledger {
                 state.stock[dimension].clear();
             }
             if let Some(slice) = grant.slices[dimension] {
+                state.leased[dimension] += slice.units;
                 state.stock[dimension].push_back(Piece::new(
                     slice,
                     grant.per_minute[dimension].unwrap_or(1),
@@ -218,6 +285,9 @@ impl Ledger {
                 ));
             }
         }
+        drop(state);
+        let is_used_up = grant.blocked.is_some();
+        self.used_up.send_if_modified(|before| std::mem::replace(before, is_used_up) != is_used_up);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -241,11 +311,12 @@ pub(crate) struct Demand {
 impl State {
     fn take(&mut self, need: &Need, now: Instant) -> Taken {
         self.expire(now);
-        if let Some(why) = self.too_large(need) {
-            return Taken::TooLarge(why);
-        }
+        // Until the store has answered, only this worker's file is known.
         if !self.granted {
             return Taken::Wait(None);
+        }
+        if let Some(why) = self.too_large(need) {
+            return Taken::TooLarge(why);
         }
         if self.slots.is_some_and(|slots| self.in_flight >= slots) {
             self.full = true;
@@ -294,7 +365,7 @@ impl State {
             (needed > per_minute).then(|| {
                 let unit = dimension.unit();
                 format!(
-                    "it needs {needed} tokens and the limit is {per_minute} {unit}: it can never start; shorten it, lower \
+                    "it needs at least {needed} tokens and the limit is {per_minute} {unit}: it can never start; shorten it, lower \
                      max_tokens, or raise the limit"
                 )
             })

@@ -8,22 +8,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gristmill_common::id::OwnerId;
-use gristmill_common::quota::{Ask, Grant, Micros};
+use gristmill_common::quota::{Ask, Grant, Known, Micros};
 use gristmill_common::store::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::Gate;
 use crate::line::Line;
+use crate::metrics::Counts;
 
 mod follow;
 mod ledger;
 mod need;
+mod news;
 mod size;
 
 pub(crate) use follow::Follow;
-pub(crate) use ledger::{Demand, Ledger, Need, Taken};
-pub(crate) use need::Estimator;
+pub(crate) use ledger::{Demand, Figures, Ledger, Need, Taken};
+pub(crate) use need::{Estimator, admits_by_length};
 pub(crate) use size::Size;
 
 /// How often the store is asked at most.
@@ -44,6 +46,7 @@ pub(crate) struct Accounts {
     pub(crate) line: Arc<Line>,
     pub(crate) accounts: Vec<Account>,
     pub(crate) urgent: Arc<Notify>,
+    pub(crate) counts: Arc<Counts>,
 }
 
 /// An account with its deployments.
@@ -74,16 +77,17 @@ impl Accounts {
     /// Asks for what is needed and tells what is found, until `stop`; then gives up what it holds.
     pub(crate) async fn run(&self, stop: CancellationToken) {
         let mut is_failing = false;
-        let mut drift = None;
+        let mut told = Told::default();
         loop {
             let Some(asked) = stop.run_until_cancelled(self.ask()).await else { break };
             let pace = match asked {
                 Ok((pace, grants)) => {
                     is_failing = false;
-                    self.log(&grants, &mut drift);
+                    self.log(&grants, &mut told);
                     pace
                 }
                 Err(error) => {
+                    self.counts.limits_not_leased();
                     if !is_failing {
                         tracing::warn!(error, "rate limits not leased, no call starts until they are");
                     }
@@ -176,17 +180,30 @@ impl Accounts {
         Ok((pace, grants))
     }
 
-    fn log(&self, grants: &[Grant], drift: &mut Option<String>) {
-        for (account, grant) in self.accounts.iter().zip(grants) {
-            if let Some(what) = &grant.learnt {
-                tracing::info!(account = %account.ledger.account, what, "rate limit learnt");
+    fn log(&self, grants: &[Grant], told: &mut Told) {
+        told.known.resize(self.accounts.len(), None);
+        for ((account, grant), known) in self.accounts.iter().zip(grants).zip(&mut told.known) {
+            let account = &*account.ledger.account;
+            let why = grant.learnt.as_deref();
+            for news in news::take(known.get_or_insert(grant.known), &grant.known) {
+                let (dimension, change) = (news.dimension, news.change.as_str());
+                tracing::info!(account, dimension, change, from = news.from, to = news.to, why, "limit changed");
+                self.counts.limit_changed(account, dimension, change);
             }
-            if grant.drift.is_some() && *drift != grant.drift {
-                tracing::warn!(account = %account.ledger.account, what = grant.drift, "limits drift");
-                drift.clone_from(&grant.drift);
+            if grant.drift.is_some() && told.drift != grant.drift {
+                tracing::warn!(account, what = grant.drift, "limits drift");
+                told.drift.clone_from(&grant.drift);
             }
         }
     }
+}
+
+/// What was logged last.
+#[derive(Debug, Default)]
+struct Told {
+    /// By account.
+    known: Vec<Option<Known>>,
+    drift: Option<String>,
 }
 
 fn micros(length: Micros) -> Duration {

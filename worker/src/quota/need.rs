@@ -11,11 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use gristmill_common::config::{Deployment, Dialect};
 use gristmill_common::outcome::Usage;
 use gristmill_common::quota::{Dimension, PerDimension};
+use serde_json::Value;
 
 use super::{Need, Size};
 
 /// Output that is reserved for a model of which no answer was seen yet.
 const FIRST_OUTPUT: f64 = 256.0;
+/// The part of an estimate of input by which it may be too high: one in so many.
+const DOUBT: u64 = 5;
 /// How slowly estimates follow what is measured.
 const INERTIA: f64 = 0.05;
 
@@ -35,25 +38,15 @@ impl Estimator {
     /// Returns what a call of this size takes when it starts.
     pub(crate) fn need(&self, deployment: &Deployment, size: Size) -> Need {
         let learnt = self.learnt(&deployment.model);
-        let input = scaled(size.input, learnt.ratio);
-        let usual = whole(learnt.output);
-        let output = size.most_output.map_or(usual, |most| most.min(usual.max(1)));
-        let tokens = match deployment.wire.dialect {
-            Dialect::OpenAi if &*deployment.provider == "openai" => {
-                // OpenAI's admission does not count: it looks at the length.
-                size.by_length.unwrap_or(input).max(size.most_output.unwrap_or_default())
-            }
-            // Others count what was used in the end.
-            Dialect::OpenAi => input.saturating_add(output),
-            Dialect::Azure => input.saturating_add(size.most_output.unwrap_or(usual)),
-            Dialect::Anthropic => input.saturating_add(output),
-        };
-        PerDimension::from_fn(|dimension| match dimension {
-            Dimension::Requests => 1,
-            Dimension::Tokens => tokens,
-            Dimension::InputTokens => input,
-            Dimension::OutputTokens => output,
-        })
+        need(deployment, size, scaled(size.input, learnt.ratio), whole(learnt.output))
+    }
+
+    /// Returns the least that a call of this size may take, as far as can be known: a fifth of its estimated input less, an answer
+    /// of one token, and what it reserves for an answer by itself.
+    pub(crate) fn least(&self, deployment: &Deployment, size: Size) -> Need {
+        let less = |tokens: u64| tokens - tokens / DOUBT;
+        let input = less(scaled(size.input, self.learnt(&deployment.model).ratio));
+        need(deployment, Size { by_length: size.by_length.map(less), ..size }, input, 1)
     }
 
     /// Returns what a call has taken, by the usage that its provider told: what was taken at admission stays taken where the
@@ -62,11 +55,7 @@ impl Estimator {
         let (Some(input), Some(output)) = (usage.input_tokens, usage.output_tokens) else { return *taken };
         let cached = u64::from(usage.cached_input_tokens.unwrap_or_default());
         let (input, output) = (u64::from(input).saturating_sub(cached), u64::from(output));
-        let at_admission = match deployment.wire.dialect {
-            Dialect::OpenAi => &*deployment.provider == "openai",
-            Dialect::Azure => true,
-            Dialect::Anthropic => false,
-        };
+        let at_admission = admits_by_length(deployment) || deployment.wire.dialect == Dialect::Azure;
         PerDimension::from_fn(|dimension| match dimension {
             Dimension::Requests => 1,
             Dimension::Tokens if at_admission => taken[Dimension::Tokens],
@@ -101,6 +90,48 @@ impl Learnt {
     const FIRST: Self = Self { ratio: 1.0, output: FIRST_OUTPUT };
 }
 
+/// Tells whether a deployment's provider takes a request for as large as its text is long, and leaves it at that.
+pub(crate) fn admits_by_length(deployment: &Deployment) -> bool {
+    deployment.wire.dialect == Dialect::OpenAi && &*deployment.provider == "openai"
+}
+
+/// Counts what a call takes, by its tokens of input and of the usual answer.
+fn need(deployment: &Deployment, size: Size, input: u64, usual: u64) -> Need {
+    let most_output = most_output(deployment, size);
+    let output = most_output.map_or(usual, |most| most.min(usual.max(1)));
+    let tokens = match deployment.wire.dialect {
+        _ if admits_by_length(deployment) => {
+            // OpenAI's admission does not count: it looks at the length.
+            size.by_length.unwrap_or(input).max(most_output.unwrap_or_default())
+        }
+        // Others count what was used in the end.
+        Dialect::OpenAi => input.saturating_add(output),
+        Dialect::Azure => input.saturating_add(most_output.unwrap_or(usual)),
+        Dialect::Anthropic => input.saturating_add(output),
+    };
+    PerDimension::from_fn(|dimension| match dimension {
+        Dimension::Requests => 1,
+        Dimension::Tokens => tokens,
+        Dimension::InputTokens => input,
+        Dimension::OutputTokens => output,
+    })
+}
+
+/// Returns the most tokens of output of a request as the deployment sends it on: with its defaults, where the request says nothing.
+fn most_output(deployment: &Deployment, size: Size) -> Option<u64> {
+    let number = |name| deployment.defaults.get(name).and_then(Value::as_u64);
+    let choices = || number("n").unwrap_or(1).max(1);
+    match size.most_output {
+        // It was counted for the choices that it names.
+        Some(most) if size.choices.is_none() => Some(most.saturating_mul(choices())),
+        None if size.is_open => {
+            let most = number("max_completion_tokens").or_else(|| number("max_tokens"))?;
+            Some(most.saturating_mul(size.choices.unwrap_or_else(choices)))
+        }
+        most => most,
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "tokens of a request are far below 2^52")]
 const fn real(tokens: u64) -> f64 {
     tokens as f64
@@ -132,7 +163,7 @@ mod tests {
     #[test]
     fn each_provider_takes_by_its_own_rule() {
         let estimator = Estimator::default();
-        let size = Size { input: 100, by_length: Some(120), most_output: Some(500) };
+        let size = Size { input: 100, by_length: Some(120), most_output: Some(500), ..Size::default() };
         let open = Size { most_output: None, ..size };
         for (provider, wanted) in [("openai", [1, 120, 100, 256]), ("groq", [1, 356, 100, 256])] {
             assert_eq!(four(estimator.need(&deployment(provider, Dialect::OpenAi), open)), wanted, "{provider}");
@@ -143,6 +174,49 @@ mod tests {
             ("anthropic", Dialect::Anthropic, [1, 356, 100, 256]),
         ] {
             assert_eq!(four(estimator.need(&deployment(provider, dialect), size)), wanted, "{provider}");
+        }
+    }
+
+    #[test]
+    fn a_deployments_own_bound_is_reserved_where_the_request_names_none() {
+        let estimator = Estimator::default();
+        let with = |provider, dialect, defaults: &str| Deployment {
+            defaults: Arc::new(serde_json::from_str(defaults).unwrap()),
+            ..deployment(provider, dialect)
+        };
+        let open = Size { input: 100, by_length: Some(120), is_open: true, ..Size::default() };
+        let two = Size { choices: Some(2), ..open };
+        let bounded = Size { most_output: Some(300), is_open: false, ..open };
+        let other = Size { is_open: false, ..open };
+        for (provider, dialect, defaults, size, wanted) in [
+            ("openai", Dialect::OpenAi, r#"{"max_tokens":2000}"#, open, [1, 2000, 100, 256]),
+            ("openai", Dialect::OpenAi, r#"{"max_tokens":2000}"#, two, [1, 4000, 100, 256]),
+            ("openai", Dialect::OpenAi, r#"{"max_tokens":2000}"#, bounded, [1, 300, 100, 256]),
+            ("openai", Dialect::OpenAi, r#"{"max_tokens":2000}"#, other, [1, 120, 100, 256]),
+            ("openai", Dialect::OpenAi, r#"{"max_tokens":9,"max_completion_tokens":700}"#, open, [1, 700, 100, 256]),
+            ("openai", Dialect::OpenAi, r#"{"n":3}"#, bounded, [1, 900, 100, 256]),
+            ("azure", Dialect::Azure, r#"{"max_tokens":2000}"#, open, [1, 2100, 100, 256]),
+            ("groq", Dialect::OpenAi, r#"{"max_tokens":50}"#, open, [1, 150, 100, 50]),
+            ("groq", Dialect::OpenAi, r#"{"max_tokens":50,"n":3}"#, open, [1, 250, 100, 150]),
+            ("anthropic", Dialect::Anthropic, r#"{"max_tokens":50}"#, open, [1, 150, 100, 50]),
+        ] {
+            let need = estimator.need(&with(provider, dialect, defaults), size);
+            assert_eq!(four(need), wanted, "{provider} {defaults} {size:?}");
+        }
+    }
+
+    #[test]
+    fn the_least_that_a_call_may_take_doubts_what_is_guessed_and_nothing_that_is_asked_for() {
+        let estimator = Estimator::default();
+        let size = Size { input: 100, by_length: Some(600), most_output: Some(500), ..Size::default() };
+        let open = Size { most_output: None, ..size };
+        for (provider, dialect, size, wanted) in [
+            ("openai", Dialect::OpenAi, size, [1, 500, 80, 1]),
+            ("openai", Dialect::OpenAi, open, [1, 480, 80, 1]),
+            ("azure", Dialect::Azure, size, [1, 580, 80, 1]),
+            ("anthropic", Dialect::Anthropic, size, [1, 81, 80, 1]),
+        ] {
+            assert_eq!(four(estimator.least(&deployment(provider, dialect), size)), wanted, "{provider} {size:?}");
         }
     }
 
@@ -172,7 +246,7 @@ mod tests {
     fn estimates_follow_what_answers_say() {
         let estimator = Estimator::default();
         let deployment = deployment("anthropic", Dialect::Anthropic);
-        let size = Size { input: 100, by_length: Some(100), most_output: None };
+        let size = Size { input: 100, by_length: Some(100), ..Size::default() };
         let usage = Usage { input_tokens: Some(150), output_tokens: Some(20), ..Usage::default() };
         for _ in 0..200 {
             estimator.learn(&deployment, size, &usage);

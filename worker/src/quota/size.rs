@@ -29,12 +29,22 @@ pub(crate) struct Size {
     pub(crate) by_length: Option<u64>,
     /// Most tokens of output, over all choices, where the request says.
     pub(crate) most_output: Option<u64>,
+    /// Answers that it asks for, where it says.
+    pub(crate) choices: Option<u64>,
+    /// Whether a deployment's `max_tokens` are set in it.
+    pub(crate) is_open: bool,
 }
 
 impl Size {
     /// Guesses from the bytes of a body alone, where tokens are not limited.
     pub(crate) const fn of_bytes(bytes: usize) -> Self {
-        Self { input: (bytes as u64) / BYTES_PER_TOKEN + 1, by_length: None, most_output: None }
+        Self {
+            input: (bytes as u64) / BYTES_PER_TOKEN + 1,
+            by_length: None,
+            most_output: None,
+            choices: None,
+            is_open: false,
+        }
     }
 
     /// Counts a body's tokens as a model does: what it says, and how long its answer may be.
@@ -44,6 +54,8 @@ impl Size {
             input: read.input_tokens,
             by_length: Some(read.input_bytes.div_ceil(BYTES_PER_TOKEN)),
             most_output: read.most_output_tokens.map(|most| most.min(MOST_OUTPUT)),
+            choices: read.choices,
+            is_open: read.is_open,
         }
     }
 
@@ -82,8 +94,16 @@ mod tests {
             br#"{"model":"m","messages":[{"role":"user","content":"abcdefghijklmnopqrstuvwx"}],"max_tokens":50,"n":2}"#;
         let model = Model::of("groq", "llama");
         let size = Size::of_body(body, &model);
-        assert_eq!(size, Size { input: 3 + 1 + 6 + 3, by_length: Some(13), most_output: Some(100) });
-        assert_eq!(Size::of_body(b"no json", &model), Size { input: 2, by_length: None, most_output: None });
+        let wanted = Size {
+            input: 3 + 1 + 6 + 3,
+            by_length: Some(13),
+            most_output: Some(100),
+            choices: Some(2),
+            is_open: false,
+        };
+        assert_eq!(size, wanted);
+        assert_eq!(Size::of_body(b"no json", &model), Size { input: 2, ..Size::default() });
+        assert!(Size::of_body(br#"{"messages":[]}"#, &model).is_open);
     }
 
     #[tokio::test]

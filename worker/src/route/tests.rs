@@ -1,13 +1,17 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gristmill_common::config::{Endpoint, Wire};
+use futures_util::FutureExt as _;
+use gristmill_common::config::{AllowedFailsPolicy, Endpoint, Wire};
 use gristmill_common::failure::FellBack;
+use gristmill_common::price::{Book, Tariff};
+use gristmill_common::quota::{Blocked, Grant};
 use tokio::sync::Notify;
 
 use super::*;
 use crate::gate::Cooling;
 use crate::provider::{Call, Provider, Reply};
 use crate::quota::Ledger;
+use crate::share::Share;
 use crate::window::Window;
 
 /// Is never called.
@@ -28,7 +32,13 @@ fn deployment(name: &str) -> Deployment {
 
 fn gate(deployment: Deployment) -> Arc<Gate> {
     let ledger = Ledger::new(Arc::clone(&deployment.account), deployment.limits);
-    let cooling = Cooling { has_others: true, length: Duration::from_secs(5), allowed_fails: None, disabled: false };
+    let cooling = Cooling {
+        has_others: true,
+        length: Duration::from_secs(5),
+        allowed_fails: None,
+        by_class: AllowedFailsPolicy::default(),
+        disabled: false,
+    };
     Gate::new(deployment, Arc::new(Nobody), ledger, cooling, Arc::new(Notify::new()))
 }
 
@@ -52,7 +62,7 @@ fn weights_share_the_calls_and_a_lower_order_comes_first() {
     let chooser = Chooser::new(Strategy::Weighted, &gates);
     let mut counts = [0; 4];
     for _ in 0..400 {
-        let order = chooser.order(&gates);
+        let order = chooser.order(&gates, Size::default());
         assert_eq!(order[2..], [2, 3], "who has no weight, and then the later order");
         counts[order[0]] += 1;
         chooser.chose(order[0]);
@@ -69,7 +79,25 @@ fn each_strategy_asks_by_its_own_measure() {
     for (strategy, wanted) in
         [(Strategy::Ordered, [0, 1, 2]), (Strategy::LeastBusy, [1, 2, 0]), (Strategy::LowestLatency, [2, 0, 1])]
     {
-        assert_eq!(Chooser::new(strategy, &gates).order(&gates), wanted, "{strategy:?}");
+        assert_eq!(Chooser::new(strategy, &gates).order(&gates, Size::default()), wanted, "{strategy:?}");
+    }
+}
+
+#[test]
+fn the_cheapest_for_the_usual_job_is_asked_first_and_one_without_a_price_last() {
+    let priced = |name, input: &str, output: &str| {
+        let own = [("input_cost_per_token", input), ("output_cost_per_token", output)];
+        let own = own.map(|(field, rate)| (field.to_owned(), rate.to_owned())).into();
+        let tariff = Tariff::new(Arc::new(Book::shipped()), "openai", name, None, own);
+        Deployment { price: Some(tariff), ..deployment(name) }
+    };
+    let gates = gates([deployment("unknown"), priced("words", "1e-6", "9e-6"), priced("prompts", "2e-6", "3e-6")]);
+    let chooser = Chooser::new(Strategy::LowestCost, &gates);
+    for (input, most_output, wanted) in
+        [(10_000, Some(100), [1, 2, 0]), (1_000, Some(1_000), [2, 1, 0]), (0, None, [2, 1, 0])]
+    {
+        let size = Size { input, most_output, ..Size::default() };
+        assert_eq!(chooser.order(&gates, size), wanted, "{input} {most_output:?}");
     }
 }
 
@@ -108,16 +136,14 @@ fn a_prompt_that_is_longer_than_every_window_is_told_before_a_call() {
 
 fn group(name: &str) -> Arc<Group> {
     let own = Deployment { group: name.into(), ..deployment(name) };
-    Arc::new(Group::new(name.into(), vec![gate(own)], Strategy::Weighted, Window::new(10, 1_000), 10))
+    let share = Share::among(1, 10).next().unwrap();
+    Arc::new(Group::new(name.into(), vec![gate(own)], Strategy::Weighted, Window::new(10, 1_000), share))
 }
 
 fn been(groups: &[&str]) -> Vec<EarlierAttempt> {
     let fell_back = |to: &&str| EarlierAttempt {
-        attempt: 1,
-        class: ErrorClass::InternalServer,
-        status: None,
-        message: String::new(),
         fell_back: Some(FellBack { to: (*to).to_owned(), attempts: 3 }),
+        ..EarlierAttempt::new(1, ErrorClass::InternalServer)
     };
     groups.iter().map(fell_back).collect()
 }
@@ -145,6 +171,33 @@ fn a_run_goes_through_each_group_once_by_what_its_error_means() {
 }
 
 #[test]
+fn a_run_leaves_a_group_whose_day_is_used_up_as_soon_as_another_is_open() {
+    let groups: Vec<Arc<Group>> = ["a", "b", "c"].map(group).into();
+    let routing = routing(|routing| routing.fallbacks = [("a".into(), vec!["b".into(), "c".into()])].into());
+    let routes = Routes::new(Arc::new(routing), &groups);
+    let now = Instant::now();
+    let use_up = |group: &Group, is_used_up: bool| {
+        let blocked = Blocked { length: Duration::from_secs(3_600), reason: "used up".to_owned() };
+        let grant = Grant { blocked: is_used_up.then_some(blocked), ..Grant::default() };
+        group.gates[0].ledger.grant(&grant, now, now);
+    };
+    let mut used_up = Box::pin(routes.used_up(&groups[0], &groups[0], &[], &[]));
+    assert_eq!(used_up.as_mut().now_or_never(), None);
+    use_up(&groups[1], true);
+    use_up(&groups[2], true);
+    use_up(&groups[0], true);
+    assert_eq!(used_up.as_mut().now_or_never(), None, "nothing else is open");
+    use_up(&groups[2], false);
+    use_up(&groups[0], false);
+    use_up(&groups[0], true);
+    assert!(used_up.now_or_never().is_some_and(|left| left > Duration::from_secs(3_500)));
+
+    let left = ["c".into()];
+    assert!(routes.used_up(&groups[0], &groups[0], &[], &left).now_or_never().is_none(), "it was left for that");
+    assert!(routes.used_up(&groups[1], &groups[1], &[], &[]).now_or_never().is_none(), "it falls back to nothing");
+}
+
+#[test]
 fn where_a_run_fell_back_to_outlives_the_calls_that_are_kept() {
     let mut earlier = been(&["b", "c"]);
     for attempt in 2..12 {
@@ -155,4 +208,30 @@ fn where_a_run_fell_back_to_outlives_the_calls_that_are_kept() {
     let been: Vec<&str> = earlier.iter().filter_map(|earlier| Some(&*earlier.fell_back.as_ref()?.to)).collect();
     assert_eq!(been, ["b", "c"]);
     assert_eq!(earlier.last().unwrap().attempt, 11);
+    let here: u32 = earlier.iter().filter(|earlier| earlier.fell_back.is_none()).map(|earlier| earlier.times).sum();
+    assert_eq!(here, 10, "none of the calls in this group is forgotten");
+}
+
+#[test]
+fn earlier_calls_are_folded_by_class_and_those_of_groups_that_were_left_go_first() {
+    let call = |(attempt, class): (u32, &ErrorClass)| EarlierAttempt::new(attempt, class.clone());
+    let (timeout, server, refused) = (ErrorClass::Timeout, ErrorClass::InternalServer, ErrorClass::RateLimit);
+    let shown = |earlier: &[EarlierAttempt]| -> Vec<(u32, u32)> {
+        earlier.iter().map(|earlier| (earlier.attempt, earlier.times)).collect()
+    };
+    let mut earlier: Vec<_> = (1..).zip([&refused, &timeout, &server, &timeout, &server]).map(call).collect();
+    keep_newest(&mut earlier, 4);
+    assert_eq!(shown(&earlier), [(1, 1), (3, 1), (4, 2), (5, 1)]);
+    keep_newest(&mut earlier, 3);
+    assert_eq!(shown(&earlier), [(1, 1), (4, 2), (5, 2)]);
+    keep_newest(&mut earlier, 2);
+    assert_eq!(shown(&earlier), [(4, 2), (5, 2)], "there are more classes than places");
+
+    let mut left: Vec<_> = (1..).zip([&timeout, &server]).map(call).collect();
+    left.extend(been(&["b"]));
+    left.extend((4..).zip([&timeout, &timeout]).map(call));
+    keep_newest(&mut left, 4);
+    assert_eq!(shown(&left), [(2, 1), (1, 1), (4, 1), (5, 1)]);
+    keep_newest(&mut left, 2);
+    assert_eq!(shown(&left), [(1, 1), (5, 2)], "a timeout before the other group does not count in it");
 }

@@ -113,7 +113,7 @@ impl Shared {
         }
         let Delivered { seq, payload, redelivered } = self.lanes().take(group, turns)?;
         let settle = Settle::new(seq.unsigned_abs(), Arc::clone(self) as Arc<dyn Settler>);
-        Some(Delivery { payload, redelivered, settle })
+        Some(Delivery { payload, redelivered, traceparent: None, settle })
     }
 }
 
@@ -409,6 +409,7 @@ impl Broker for EmbeddedBroker {
                     reason: row.reason,
                     routing_key: row.routing_key,
                     payload: row.payload,
+                    traceparent: None,
                     settle: Settle::new(row.id.unsigned_abs(), Arc::clone(&settler) as Arc<dyn Settler>),
                 });
             }

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::super::{Aside, AsideMessage, Confirm, Error, Result};
 use super::acker;
 use super::failure;
+use super::header;
 use super::link::Link;
 use super::options::{CALL_TIMEOUT, CLOSE_TIMEOUT};
 use super::publisher::{Draft, Publisher};
@@ -86,6 +87,7 @@ pub(super) async fn take(
     let messages = taken.into_iter().map(|(message, kind)| AsideMessage {
         reason: reason(&message, kind),
         routing_key: message.routing_key.to_string(),
+        traceparent: header::told_traceparent(&message.properties),
         settle: settler.right(message.delivery_tag),
         payload: Bytes::from(message.delivery.data),
     });

@@ -20,7 +20,7 @@ use super::pieces::{self, Teller};
 use super::publisher::{Draft, Publisher};
 use super::topology::Names;
 use super::watchdog::Watchdog;
-use super::{aside, drift, failure};
+use super::{aside, drift, failure, header};
 use crate::envelope::MAX_MESSAGE_BYTES;
 use crate::job::{LaneKey, Priority, StreamId};
 
@@ -32,6 +32,7 @@ pub struct RabbitBroker {
     publisher: Publisher,
     teller: Teller,
     consuming: Link,
+    publishing: Link,
     management: Arc<Management>,
     /// Connections and publishing.
     tasks: TaskTracker,
@@ -73,7 +74,7 @@ impl RabbitBroker {
         let publishing = publish.start(first, &tasks);
         let teller = Teller::start(publishing.clone(), names.clone(), stop.clone(), &tasks);
         let publisher = Publisher::start(
-            publishing,
+            publishing.clone(),
             names.clone(),
             options.publish_window,
             options.publish_timeout,
@@ -86,6 +87,7 @@ impl RabbitBroker {
             publisher,
             teller,
             consuming,
+            publishing,
             management,
             tasks,
             lanes: TaskTracker::new(),
@@ -120,7 +122,7 @@ impl Broker for RabbitBroker {
         let exchange = self.names.submit();
         let mut drafts: Vec<Draft> = Vec::with_capacity(messages.len());
         let mut last: Option<LaneKey> = None;
-        for Outgoing { lane, payload } in messages {
+        for Outgoing { lane, payload, traceparent } in messages {
             if payload.len() > MAX_MESSAGE_BYTES {
                 let bytes = payload.len();
                 return Err(Error::Setup(format!(
@@ -133,7 +135,8 @@ impl Broker for RabbitBroker {
                 Some(draft) if last.as_ref() == Some(&lane) => draft.routing_key.clone(),
                 _ => self.names.key(&lane)?,
             };
-            drafts.push(Draft { exchange: exchange.clone(), routing_key, headers: None, payload });
+            let headers = traceparent.map(header::traceparent);
+            drafts.push(Draft { exchange: exchange.clone(), routing_key, headers, payload });
             last = Some(lane);
         }
         self.publisher.publish(drafts).await
@@ -180,6 +183,10 @@ impl Broker for RabbitBroker {
         };
         self.lanes.spawn(watchdog.run());
         Ok(Box::new(RabbitConsumer::new(group, inbox, resize, stop)))
+    }
+
+    fn reconnects(&self) -> u64 {
+        self.consuming.reconnects() + self.publishing.reconnects()
     }
 
     fn listens(&self) -> Result<()> {

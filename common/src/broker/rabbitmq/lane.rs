@@ -22,6 +22,7 @@ use super::super::{Delivery, Error, Result};
 use super::acker::{self, ChannelSettler};
 use super::consumer::Inbox;
 use super::failure;
+use super::header;
 use super::link::{Link, Live};
 use super::options::{CALL_TIMEOUT, CLOSE_TIMEOUT};
 use super::topology::{self, Names};
@@ -293,6 +294,7 @@ impl Lane {
 
 fn deliver(settler: &Arc<ChannelSettler>, delivery: message::Delivery) -> Delivery {
     Delivery {
+        traceparent: header::told_traceparent(&delivery.properties),
         payload: Bytes::from(delivery.data),
         redelivered: delivery.redelivered,
         settle: settler.right(delivery.delivery_tag),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ enum State {
 #[derive(Clone)]
 pub(super) struct Link {
     state: watch::Receiver<State>,
+    reconnects: Arc<AtomicU64>,
 }
 
 impl Link {
@@ -75,6 +77,11 @@ impl Link {
             Ok(_) => failure::timed_out(doing),
             Err(reason) => Error::Unavailable { doing, reason: reason.to_string() },
         }
+    }
+
+    /// Returns how often the connection was opened again.
+    pub(super) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
     }
 
     /// Returns the current connection or why there is none.
@@ -160,11 +167,18 @@ impl Supervisor {
     pub(super) fn start(self, first: Connection, tasks: &TaskTracker) -> Link {
         let (live, blocked) = begin(first);
         let (state, receiver) = watch::channel(State::Up(Arc::clone(&live)));
-        tasks.spawn(self.run(live, blocked, state));
-        Link { state: receiver }
+        let reconnects = Arc::default();
+        tasks.spawn(self.run(live, blocked, state, Arc::clone(&reconnects)));
+        Link { state: receiver, reconnects }
     }
 
-    async fn run(self, live: Arc<Live>, blocked: watch::Sender<Option<String>>, state: watch::Sender<State>) {
+    async fn run(
+        self,
+        live: Arc<Live>,
+        blocked: watch::Sender<Option<String>>,
+        state: watch::Sender<State>,
+        reconnects: Arc<AtomicU64>,
+    ) {
         let mut current = (live, blocked);
         loop {
             let (live, blocked) = &current;
@@ -177,6 +191,7 @@ impl Supervisor {
             state.send_replace(State::Down(reason.into()));
             let Some(next) = self.again(&state).await else { return };
             info!(connection = %self.dialer.name, "connected to rabbitmq again");
+            reconnects.fetch_add(1, Ordering::Relaxed);
             state.send_replace(State::Up(Arc::clone(&next.0)));
             current = next;
         }

@@ -14,6 +14,7 @@ mod client;
 mod consumer;
 mod drift;
 mod failure;
+mod header;
 mod lane;
 mod link;
 mod management;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Account, Change, DAY, whole};
 use crate::id::OwnerId;
-use crate::quota::{Dimension, Limits, Micros};
+use crate::quota::{Dimension, Known, Limits, Micros, PerDimension};
 
 /// How an account stands, for people.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -103,6 +103,17 @@ pub(super) fn day_left(now: Micros) -> Duration {
 }
 
 impl Account {
+    /// Returns what is known of its limits, beside what is written down.
+    pub(super) fn known(&self, now: Micros, limits: Limits) -> Known {
+        Known {
+            written: PerDimension::from_fn(|dimension| limits.of_a_minute(dimension)),
+            told: self.told.map(|(told, _)| told.per_minute).unwrap_or_default(),
+            learnt: self.adapt.pace().map(whole),
+            learnt_at_once: self.adapt.window().map(whole),
+            at_once: self.total_slots(now, limits),
+        }
+    }
+
     /// Returns how it stands at `now`.
     pub fn standing(&self, account: &str, now: Micros) -> Standing {
         let by_unit = |value: &dyn Fn(Dimension) -> Option<u64>| {
@@ -157,6 +168,7 @@ impl Account {
             pauses: self
                 .pauses
                 .iter()
+                .filter(|(_, pause)| !pause.is_forgotten(now))
                 .map(|(name, pause)| {
                     let left = Duration::from_micros(u64::try_from(pause.until - now).unwrap_or_default());
                     let (class, reason) = (pause.class.clone(), pause.reason.clone());

@@ -146,6 +146,38 @@ fn a_pause_stops_the_fleet_and_its_end_is_a_ramp() {
 }
 
 #[test]
+fn a_pause_of_a_deployment_that_nobody_has_any_more_is_dropped() {
+    let mut account = Account::default();
+    let owner = owners(1)[0];
+    let pausing = Pausing {
+        length: None,
+        longest: Duration::from_secs(60),
+        reason: "set the key".to_owned(),
+        class: "AuthenticationError".to_owned(),
+        refusal: false,
+    };
+    let look = |name: &str, pause| Look { pause, ..Look::of(name.into(), "m".into()) };
+    let with = |looks| Ask { looks, ..ask(limits(6_000), 0) };
+    account.lease(START, owner, &with(vec![look("gone", Some(pausing.clone())), look("kept", Some(pausing))]));
+    let paused = |account: &Account, now| account.standing("a", now).pauses.into_keys().collect::<Vec<_>>();
+    assert_eq!(paused(&account, START), ["gone", "kept"]);
+    let later = START + 3_700 * SECOND;
+    assert!(paused(&account, later).is_empty(), "no worker asked about any");
+    for hour in 1..=2 {
+        account.lease(START + hour * 1_800 * SECOND, owner, &with(vec![look("kept", None)]));
+    }
+    assert_eq!(paused(&account, later), ["kept"]);
+    account.lease(later, owner, &with(vec![look("kept", None)]));
+    assert_eq!(account.pauses.len(), 1);
+    let of_old = account.write().replace("\"seen_at\":", "\"unknown\":");
+    assert_eq!(
+        paused(&Account::read(&of_old), START + 60 * SECOND),
+        ["kept"],
+        "a row without the time counts from its end"
+    );
+}
+
+#[test]
 fn what_headers_tell_limits_what_nobody_wrote_down() {
     let mut account = Account::default();
     let owner = owners(1)[0];

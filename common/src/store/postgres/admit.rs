@@ -13,10 +13,12 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::super::{Arrival, Error, Request, Result, Ticket, Verdict};
-use super::failed;
+use super::super::cache::{Ask, Standing, Standings, Told};
+use super::super::{Arrival, Caching, Error, Request, Result, Ticket, Verdict};
 use super::row::{int, text};
 use super::submit::json_text;
+use super::{cache, failed};
+use crate::cache::CacheRules;
 use crate::id::{BatchId, JobId, OwnerId, PartDay};
 use crate::job::{CachePolicy, Identity, JobOptions, JobRef};
 
@@ -29,9 +31,11 @@ FROM UNNEST($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::smallint[], $6::
      AS t (job_id, batch_id, model_group, priority, lane, run)
 ORDER BY t.job_id
 ON CONFLICT (job_id) DO UPDATE
-SET state = 0, owner = EXCLUDED.owner, version = l.version + 1, wake_at = NULL, reason = NULL
+SET state = 0, owner = EXCLUDED.owner, version = l.version + 1, wake_at = NULL, reason = NULL,
+    waits_for = CASE WHEN l.waits_for = l.job_id THEN l.waits_for END
 WHERE l.state = 2 OR (l.state = 1 AND l.wake_at <= now()) OR (l.state = 0 AND l.owner = EXCLUDED.owner)
-RETURNING job_id, run, calls, attempts, faults, deaths, earlier, queued_at, xmax::text = '0' AS fresh, now() AS now";
+RETURNING job_id, run, calls, attempts, faults, deaths, earlier, queued_at, xmax::text = '0' AS fresh, now() AS now,
+          (spent_usd * 1000000000000)::bigint AS spent_pico_usd, waits_for IS NULL AS patient";
 
 const ENDED: &str = "-- which of these have ended
 SELECT DISTINCT job_id FROM gristmill.result WHERE part_day = $1 AND job_id = ANY ($2)";
@@ -43,8 +47,9 @@ const LEFT_ALONE: &str = "-- why a live row was not taken
 SELECT job_id, state FROM gristmill.live WHERE job_id = ANY ($1)";
 
 const BATCHES: &str = "-- which of these batches there are and which are cancelled, and is this owner alive
-SELECT batch_id AS id, cancel_requested_at IS NOT NULL AS cancelled FROM gristmill.batch WHERE batch_id = ANY ($1)
-UNION ALL SELECT owner, false FROM gristmill.worker WHERE owner = $2 AND dead_at IS NULL AND left_at IS NULL";
+SELECT batch_id AS id, cancel_requested_at IS NOT NULL AS cancelled, project, simulated, budget_usd IS NOT NULL AS has_budget
+FROM gristmill.batch WHERE batch_id = ANY ($1)
+UNION ALL SELECT owner, false, NULL, false, false FROM gristmill.worker WHERE owner = $2 AND dead_at IS NULL AND left_at IS NULL";
 
 const REQUESTS: &str = "-- recorded requests
 SELECT job_id, custom_id, endpoint, body::text AS body, deadline, not_before, sample, num_retries, tags, metadata,
@@ -60,11 +65,19 @@ struct Taken {
     deaths: u32,
     earlier: Vec<crate::failure::EarlierAttempt>,
     queued_at: DateTime<Utc>,
+    spent_pico_usd: Option<i64>,
     fresh: bool,
+    /// Whether it waits for equal requests.
+    patient: bool,
     now: DateTime<Utc>,
 }
 
-pub(super) async fn admit(pool: &PgPool, owner: OwnerId, arrivals: &[Arrival]) -> Result<Vec<Verdict>> {
+pub(super) async fn admit(
+    pool: &PgPool,
+    rules: CacheRules,
+    owner: OwnerId,
+    arrivals: &[Arrival],
+) -> Result<Vec<Verdict>> {
     if arrivals.is_empty() {
         return Ok(Vec::new());
     }
@@ -94,7 +107,11 @@ pub(super) async fn admit(pool: &PgPool, owner: OwnerId, arrivals: &[Arrival]) -
         let query = sqlx::query(GIVE_UP).bind(unknown).bind(owner.uuid());
         query.execute(&mut *tx).await.map_err(failed(DOING))?;
     }
+    let mut asks = asks(rules, &first, &taken, &requests, &batches);
+    let mut told = cache::ask(&mut tx, owner, &mut asks).await?;
     tx.commit().await.map_err(failed(DOING))?;
+    let mut caching: HashMap<JobId, Caching> =
+        asks.into_iter().filter(|ask| ask.caching.keep).map(|ask| (ask.job, ask.caching)).collect();
 
     let mut verdicts = Vec::with_capacity(arrivals.len());
     for arrival in arrivals {
@@ -113,7 +130,7 @@ pub(super) async fn admit(pool: &PgPool, owner: OwnerId, arrivals: &[Arrival]) -
             continue;
         };
         let request = arrival.request.clone().or_else(|| requests.remove(&id));
-        let (Some(request), Some(&cancelled)) = (request, batches.get(&arrival.job.batch)) else {
+        let (Some(request), Some(standing)) = (request, batches.get(&arrival.job.batch)) else {
             verdicts.push(Verdict::Unknown);
             continue;
         };
@@ -127,16 +144,41 @@ pub(super) async fn admit(pool: &PgPool, owner: OwnerId, arrivals: &[Arrival]) -
             deaths: taken.deaths,
             queued_at: taken.queued_at,
             earlier: taken.earlier,
+            spent_pico_usd: taken.spent_pico_usd,
+            project: standing.project.as_deref().map(Into::into),
+            has_budget: standing.has_budget,
+            caching: caching.remove(&id),
         });
-        verdicts.push(if cancelled {
-            Verdict::Cancelled(ticket)
-        } else if expired {
-            Verdict::Expired(ticket)
-        } else {
-            Verdict::Run(ticket)
+        verdicts.push(match told.remove(&id) {
+            _ if standing.cancelled => Verdict::Cancelled(ticket),
+            _ if expired => Verdict::Expired(ticket),
+            Some(Told::Answer(answer)) => Verdict::Cached(ticket, answer),
+            Some(Told::Wait) => Verdict::Waiting,
+            None => Verdict::Run(ticket),
         });
     }
     Ok(verdicts)
+}
+
+/// Collects the runs that the cache has a part in; none where no job asked for it.
+fn asks(
+    rules: CacheRules,
+    arrivals: &[&Arrival],
+    taken: &HashMap<JobId, Taken>,
+    requests: &HashMap<JobId, Request>,
+    batches: &Standings,
+) -> Vec<Ask> {
+    let ask = |arrival: &&Arrival| {
+        let id = arrival.job.id;
+        let (taken, standing) = (taken.get(&id)?, batches.get(&arrival.job.batch)?);
+        let request = arrival.request.as_ref().or_else(|| requests.get(&id))?;
+        let expired = request.options.deadline.is_some_and(|deadline| deadline <= taken.now);
+        if standing.cancelled || expired {
+            return None;
+        }
+        Ask::of((id, taken.run), &arrival.job.lane.group, request, standing, taken.patient, rules.scope)
+    };
+    arrivals.iter().filter_map(ask).collect()
 }
 
 /// Tells whether an earlier arrival of the group was of the same job.
@@ -166,7 +208,9 @@ async fn take(tx: &mut PgConnection, owner: OwnerId, arrivals: &[&Arrival]) -> R
             deaths: row.get::<i32, _>("deaths").unsigned_abs(),
             earlier: row.get::<Option<Json<_>>, _>("earlier").map(|Json(earlier)| earlier).unwrap_or_default(),
             queued_at: row.get("queued_at"),
+            spent_pico_usd: row.get("spent_pico_usd"),
             fresh: row.get("fresh"),
+            patient: row.get("patient"),
             now: row.get("now"),
         };
         (JobId::from_uuid(row.get("job_id")), taken)
@@ -196,12 +240,14 @@ async fn drop_ended(tx: &mut PgConnection, owner: OwnerId, taken: &mut HashMap<J
 }
 
 const CALLING: &str = "-- a run on which an owner died is called
-UPDATE gristmill.live SET called_by = $2 WHERE job_id = $1 AND owner = $2 AND state = 0";
+WITH held AS (UPDATE gristmill.live SET called_by = $2 WHERE job_id = $1 AND owner = $2 AND state = 0 RETURNING 1),
+     bounded AS (UPDATE gristmill.lost_call SET bound_usd = $3::bigint * 0.000000000001
+                 WHERE job_id = $1 AND bound_usd IS NULL AND $3 IS NOT NULL)
+SELECT EXISTS (SELECT FROM held)";
 
-pub(super) async fn calling(pool: &PgPool, owner: OwnerId, job: JobId) -> Result<bool> {
-    let query = sqlx::query(CALLING).bind(job.uuid()).bind(owner.uuid());
-    let done = query.execute(pool).await.map_err(failed("saying that a job is called"))?;
-    Ok(done.rows_affected() == 1)
+pub(super) async fn calling(pool: &PgPool, owner: OwnerId, job: JobId, bound: Option<i64>) -> Result<bool> {
+    let query = sqlx::query_scalar(CALLING).bind(job.uuid()).bind(owner.uuid()).bind(bound);
+    query.fetch_one(pool).await.map_err(failed("saying that a job is called"))
 }
 
 async fn states(tx: &mut PgConnection, untaken: &[Uuid]) -> Result<HashMap<JobId, i16>> {
@@ -212,13 +258,18 @@ async fn states(tx: &mut PgConnection, untaken: &[Uuid]) -> Result<HashMap<JobId
     Ok(rows.iter().map(|row| (JobId::from_uuid(row.get("job_id")), row.get("state"))).collect())
 }
 
-/// Returns the batches that there are, and whether each is cancelled.
-async fn batches(tx: &mut PgConnection, owner: OwnerId, arrivals: &[&Arrival]) -> Result<HashMap<BatchId, bool>> {
+/// Returns the batches that there are, and how each stands.
+async fn batches(tx: &mut PgConnection, owner: OwnerId, arrivals: &[&Arrival]) -> Result<Standings> {
     let asked: HashSet<BatchId> = arrivals.iter().map(|arrival| arrival.job.batch).collect();
     let query = sqlx::query(BATCHES).bind(asked.into_iter().map(BatchId::uuid).bind_iter()).bind(owner.uuid());
     let rows = query.fetch_all(&mut *tx).await.map_err(failed(DOING))?;
-    let mut found: HashMap<BatchId, bool> =
-        rows.iter().map(|row| (BatchId::from_uuid(row.get("id")), row.get("cancelled"))).collect();
+    let standing = |row: &PgRow| Standing {
+        cancelled: row.get("cancelled"),
+        project: row.get("project"),
+        simulated: row.get("simulated"),
+        has_budget: row.get("has_budget"),
+    };
+    let mut found: Standings = rows.iter().map(|row| (BatchId::from_uuid(row.get("id")), standing(row))).collect();
     // A dead owner that held a row again would hold it for ever: the keeper has passed already.
     if found.remove(&BatchId::from_uuid(owner.uuid())).is_none() {
         return Err(Error::Conflict("this worker's lease was lost".to_owned()));

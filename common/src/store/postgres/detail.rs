@@ -6,7 +6,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::super::detail::batches_of;
-use super::super::{JobDetail, JobLine, JobPlace, JobSelector, LiveRow, Result};
+use super::super::{JobDetail, JobLine, JobPlace, JobSelector, LiveRow, LostCall, Result};
 use super::admit::request;
 use super::failed;
 use super::read::{above, result_row};
@@ -76,8 +76,16 @@ WHERE r.job_id = $1 AND r.part_day = $2 ORDER BY r.run";
 const ATTEMPTS: &str = "-- the calls of a job
 SELECT run, attempt, provider, deployment, model, served_model, service_tier, started_at, ttft_ms, latency_ms, http_status,
        counted, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-       (cost_usd * 1000000000000)::bigint AS cost_pico_usd, cost_basis, price_ref, request_id, error
+       (cost_usd * 1000000000000)::bigint AS cost_pico_usd, (bound_usd * 1000000000000)::bigint AS bound_pico_usd, cost_basis,
+       price_ref, usage::text AS billed, request_id, error
 FROM gristmill.attempt WHERE job_id = $1 AND part_day = $2 ORDER BY started_at, run, attempt";
+
+const LOST: &str = "-- calls of a job that dead owners may have been making
+SELECT run, attempt, owner, died_at, (bound_usd * 1000000000000)::bigint AS bound_pico_usd
+FROM gristmill.lost_call c
+WHERE job_id = $1 AND NOT EXISTS (SELECT FROM gristmill.attempt a WHERE a.job_id = c.job_id AND a.part_day = $2 AND a.run = c.run
+                                                                    AND a.attempt = c.attempt AND a.owner = c.owner)
+ORDER BY died_at, run, owner";
 
 pub(super) async fn job(pool: &PgPool, batch: BatchId, id: JobId) -> Result<Option<JobDetail>> {
     let mut tx = pool.begin().await.map_err(failed(DOING))?;
@@ -87,6 +95,7 @@ pub(super) async fn job(pool: &PgPool, batch: BatchId, id: JobId) -> Result<Opti
     let live = sqlx::query(LIVE).bind(id.uuid()).fetch_optional(&mut *tx).await.map_err(failed(DOING))?;
     let runs = sqlx::query(RUNS).bind(id.uuid()).bind(day).fetch_all(&mut *tx).await.map_err(failed(DOING))?;
     let attempts = sqlx::query(ATTEMPTS).bind(id.uuid()).bind(day).fetch_all(&mut *tx).await.map_err(failed(DOING))?;
+    let lost = sqlx::query(LOST).bind(id.uuid()).bind(day).fetch_all(&mut *tx).await.map_err(failed(DOING))?;
     let request = request(&row);
     Ok(Some(JobDetail {
         job: Job {
@@ -103,6 +112,7 @@ pub(super) async fn job(pool: &PgPool, batch: BatchId, id: JobId) -> Result<Opti
         live: live.as_ref().map(live_row),
         runs: runs.iter().map(result_row).collect(),
         attempts: attempts.iter().map(attempt).collect(),
+        lost: lost.iter().map(lost_call).collect(),
     }))
 }
 
@@ -115,6 +125,16 @@ fn live_row(row: &PgRow) -> LiveRow {
         calls: row.get::<i32, _>("calls").unsigned_abs(),
         deaths: row.get::<i32, _>("deaths").unsigned_abs(),
         queued_at: row.get("queued_at"),
+    }
+}
+
+fn lost_call(row: &PgRow) -> LostCall {
+    LostCall {
+        run: row.get::<i32, _>("run").unsigned_abs(),
+        attempt: row.get::<i32, _>("attempt").unsigned_abs(),
+        owner: OwnerId::from_uuid(row.get("owner")),
+        died_at: row.get("died_at"),
+        bound_pico_usd: row.get("bound_pico_usd"),
     }
 }
 
@@ -140,7 +160,9 @@ fn attempt(row: &PgRow) -> (u32, AttemptRecord) {
         },
         cost_pico_usd: row.get("cost_pico_usd"),
         cost_basis: CostBasis::parse_lenient(row.get("cost_basis")),
-        price_ref: row.get("price_ref"),
+        bound_pico_usd: row.get("bound_pico_usd"),
+        price_ref: row.get::<Option<&str>, _>("price_ref").map(Into::into),
+        billed: row.get("billed"),
         request_id: row.get("request_id"),
         error: row.get::<Option<Json<_>>, _>("error").map(|Json(error)| error),
     };

@@ -1,10 +1,12 @@
 //! The flush: results, wake-ups, attempts and counters of a group in one transaction.
 //!
 //! A live row that this owner still holds is the right to write the run's result: it is deleted in the transaction that
-//! inserts the result. Rows are locked in one order everywhere: live rows, then results and attempts, then batches by id.
+//! inserts the result. Rows are locked in one order everywhere: live rows, then results and attempts,
+//! then kept answers by key, then batches by id.
 //! Counters move by what is really inserted, so a flush that is repeated because its answer was lost moves nothing.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use sqlx::postgres::{PgBindIterExt as _, PgPool};
 use sqlx::{PgConnection, Row as _};
@@ -14,11 +16,13 @@ use super::super::{End, Error, Flushed, Result, Settlement, Wake};
 use super::copy::{self, Rows};
 use super::row::{int, seconds, text};
 use super::submit::json_text;
-use super::{again, failed};
+use super::{again, budget, cache, failed, tally};
+use crate::cache::CacheRules;
 use crate::failure::{ErrorClass, ErrorRecord};
 use crate::id::OwnerId;
 use crate::job::JobRef;
 use crate::outcome::{AttemptRecord, JobResult, Status, Usage};
+use crate::tally::Tallies;
 
 const DOING: &str = "writing results";
 
@@ -44,20 +48,20 @@ JOIN gristmill.result r ON r.job_id = t.job_id AND r.run = t.run AND r.part_day 
 const WAKE_LATER: &str = "-- runs that come back later
 UPDATE gristmill.live l
 SET state = 1, owner = NULL, version = l.version + 1, calls = t.calls, attempts = t.attempts, faults = t.faults,
-    reason = t.reason, earlier = t.earlier::json,
+    reason = t.reason, earlier = t.earlier::json, spent_usd = t.spent_pico::numeric / 1000000000000,
     wake_at = least(now() + make_interval(secs => t.after),
                     (SELECT j.deadline FROM gristmill.job j
                      WHERE j.batch_id = l.batch_id AND j.job_id = l.job_id AND j.part_day = t.part_day))
 FROM UNNEST($2::uuid[], $3::integer[], $4::integer[], $5::integer[], $6::integer[], $7::text[], $8::text[],
-            $9::double precision[], $10::date[])
-     AS t (job_id, run, calls, attempts, faults, reason, earlier, after, part_day)
+            $9::double precision[], $10::date[], $11::bigint[])
+     AS t (job_id, run, calls, attempts, faults, reason, earlier, after, part_day, spent_pico)
 WHERE l.job_id = t.job_id AND l.owner = $1 AND l.state = 0 AND l.run = t.run";
 
 const KEEP_ATTEMPTS: &str = "-- keep attempts
 COPY gristmill.attempt (
     job_id, run, attempt, owner, part_day, batch_id, model_group, provider, deployment, model, served_model, service_tier,
     started_at, ttft_ms, latency_ms, http_status, counted, input_tokens, cached_input_tokens, cache_write_tokens,
-    output_tokens, reasoning_tokens, cost_usd, cost_basis, price_ref, request_id, error_class, error)
+    output_tokens, reasoning_tokens, cost_usd, cost_basis, price_ref, request_id, error_class, error, usage, bound_usd)
 FROM STDIN (FORMAT binary)";
 
 const KEPT_ATTEMPTS: &str = "-- which of these attempts are kept
@@ -138,14 +142,19 @@ pub(super) async fn count(tx: &mut PgConnection, deltas: &BTreeMap<Uuid, Delta>)
 }
 
 /// Flushes a group; where the database refuses a row, finds it by halving and stores it as failed instead.
-pub(super) async fn flush_splitting(pool: &PgPool, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed> {
+pub(super) async fn flush_splitting(
+    pool: &PgPool,
+    rules: CacheRules,
+    owner: OwnerId,
+    settlements: &[Settlement],
+) -> Result<Flushed> {
     let mut total = Flushed::default();
     let mut parts: Vec<std::borrow::Cow<'_, [Settlement]>> = vec![settlements.into()];
     while let Some(part) = parts.pop() {
         if part.is_empty() {
             continue;
         }
-        match again!(flush_looking(pool, owner, &part)) {
+        match again!(flush_looking(pool, rules, owner, &part)) {
             Ok(flushed) => {
                 total.results += flushed.results;
                 total.waiting += flushed.waiting;
@@ -173,15 +182,15 @@ pub(super) async fn flush_splitting(pool: &PgPool, owner: OwnerId, settlements: 
 
 /// Makes what is stored instead of a refused row: nothing in it comes from outside. `None` if it was replaced already.
 fn replace_refused(settlement: &Settlement, source: &sqlx::Error) -> Option<Settlement> {
-    let (calls, finished_at) = match &settlement.end {
+    let (calls, finished_at, cost_pico_usd) = match &settlement.end {
         End::Result(result) => {
             let already = result.error.as_ref().is_some_and(|error| error.class == ErrorClass::StoreRejected);
             if already {
                 return None;
             }
-            (result.attempts, result.finished_at)
+            (result.attempts, result.finished_at, result.cost_pico_usd)
         }
-        End::Wake(wake) => (wake.calls, settlement.attempts.last()?.started_at),
+        End::Wake(wake) => (wake.calls, settlement.attempts.last()?.started_at, wake.spent_pico_usd),
     };
     let error = ErrorRecord::new(ErrorClass::StoreRejected, "the database refused to keep the result of this job")
         .caused_by("other", source.to_string());
@@ -189,48 +198,64 @@ fn replace_refused(settlement: &Settlement, source: &sqlx::Error) -> Option<Sett
         served_model: None,
         service_tier: None,
         price_ref: None,
+        billed: None,
         request_id: None,
         error: None,
         ..attempt.clone()
     });
+    let result = JobResult { cost_pico_usd, ..JobResult::without_answer(Status::Failed, error, calls, finished_at) };
     Some(Settlement {
         job: settlement.job.clone(),
+        tags: Arc::default(),
+        spends: settlement.spends.clone(),
         attempts: attempts.collect(),
-        end: End::Result(Box::new(JobResult::without_answer(Status::Failed, error, calls, finished_at))),
+        caching: settlement.caching.clone(),
+        end: End::Result(Box::new(result)),
     })
 }
 
 /// Flushes a group as if all of it were new, which it is unless the answer to an earlier flush was lost; then it looks first.
-async fn flush_looking(pool: &PgPool, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed> {
+async fn flush_looking(
+    pool: &PgPool,
+    rules: CacheRules,
+    owner: OwnerId,
+    settlements: &[Settlement],
+) -> Result<Flushed> {
     let mut looks = 0;
     loop {
-        match flush(pool, owner, settlements, looks > 0).await {
+        match flush(pool, rules, owner, settlements, looks > 0).await {
             Err(error) if copy::is_there_already(&error, looks) => looks += 1,
             done => return done,
         }
     }
 }
 
-async fn flush(pool: &PgPool, owner: OwnerId, settlements: &[Settlement], look: bool) -> Result<Flushed> {
-    let mut results: Vec<(&JobRef, &JobResult)> = Vec::with_capacity(settlements.len());
+async fn flush(
+    pool: &PgPool,
+    rules: CacheRules,
+    owner: OwnerId,
+    settlements: &[Settlement],
+    look: bool,
+) -> Result<Flushed> {
+    let mut results: Vec<(&Settlement, &JobResult)> = Vec::with_capacity(settlements.len());
     let mut wakes: Vec<(&JobRef, &Wake)> = Vec::new();
-    let mut attempts: Vec<(&JobRef, &AttemptRecord)> = Vec::with_capacity(settlements.len());
+    let mut attempts: Vec<(&Settlement, &AttemptRecord)> = Vec::with_capacity(settlements.len());
     for settlement in settlements {
         match &settlement.end {
-            End::Result(result) => results.push((&settlement.job, result)),
+            End::Result(result) => results.push((settlement, result)),
             End::Wake(wake) => wakes.push((&settlement.job, wake)),
         }
-        attempts.extend(settlement.attempts.iter().map(|attempt| (&settlement.job, attempt)));
+        attempts.extend(settlement.attempts.iter().map(|attempt| (settlement, attempt)));
     }
-    results.sort_unstable_by_key(|(job, _)| job.id);
+    results.sort_unstable_by_key(|(settlement, _)| settlement.job.id);
     wakes.sort_unstable_by_key(|(job, _)| job.id);
-    attempts.sort_unstable_by_key(|(job, attempt)| (job.id, attempt.attempt));
+    attempts.sort_unstable_by_key(|(settlement, attempt)| (settlement.job.id, attempt.attempt));
 
     let mut flushed = Flushed::default();
     let mut tx = pool.begin().await.map_err(failed(DOING))?;
     if !results.is_empty() {
         let gone = let_go(&mut tx, owner, &results).await?;
-        results.retain(|(job, _)| gone.contains(&job.id.uuid()));
+        results.retain(|(settlement, _)| gone.contains(&settlement.job.id.uuid()));
     }
     if !wakes.is_empty() {
         flushed.waiting = wake_later(&mut tx, owner, &wakes).await?;
@@ -242,13 +267,20 @@ async fn flush(pool: &PgPool, owner: OwnerId, settlements: &[Settlement], look: 
     end_runs(&mut tx, &results).await?;
     keep_attempts(&mut tx, owner, &attempts).await?;
     let mut deltas: BTreeMap<Uuid, Delta> = BTreeMap::new();
-    for (job, result) in &results {
-        deltas.entry(job.batch.uuid()).or_default().result(result);
+    let mut tallies = Tallies::default();
+    for (settlement, result) in &results {
+        deltas.entry(settlement.job.batch.uuid()).or_default().result(result);
+        tallies.result(settlement, result);
     }
-    for (job, attempt) in &attempts {
-        deltas.entry(job.batch.uuid()).or_default().attempt(attempt);
+    for (settlement, attempt) in &attempts {
+        deltas.entry(settlement.job.batch.uuid()).or_default().attempt(attempt);
+        tallies.call(settlement, attempt);
     }
+    cache::keep(&mut tx, rules, &results).await?;
+    tally::write(&mut tx, &tallies).await?;
+    // Late, since all flushes of a batch wait for its row.
     count(&mut tx, &deltas).await?;
+    budget::spend(&mut tx, &attempts).await?;
     tx.commit().await.map_err(failed(DOING))?;
     flushed.results = results.len() as u64;
     flushed.attempts = attempts.len() as u64;
@@ -256,11 +288,11 @@ async fn flush(pool: &PgPool, owner: OwnerId, settlements: &[Settlement], look: 
     Ok(flushed)
 }
 
-async fn let_go(tx: &mut PgConnection, owner: OwnerId, results: &[(&JobRef, &JobResult)]) -> Result<HashSet<Uuid>> {
+async fn let_go(tx: &mut PgConnection, owner: OwnerId, results: &[(&Settlement, &JobResult)]) -> Result<HashSet<Uuid>> {
     let gone: Vec<Uuid> = sqlx::query_scalar(LET_GO)
         .bind(owner.uuid())
-        .bind(results.iter().map(|(job, _)| job.id.uuid()).bind_iter())
-        .bind(results.iter().map(|(job, _)| int(job.run)).bind_iter())
+        .bind(results.iter().map(|(settlement, _)| settlement.job.id.uuid()).bind_iter())
+        .bind(results.iter().map(|(settlement, _)| int(settlement.job.run)).bind_iter())
         .fetch_all(&mut *tx)
         .await
         .map_err(failed(DOING))?;
@@ -268,8 +300,8 @@ async fn let_go(tx: &mut PgConnection, owner: OwnerId, results: &[(&JobRef, &Job
 }
 
 /// Leaves out runs that have a result, or that come twice.
-async fn leave_out_ended(tx: &mut PgConnection, results: &mut Vec<(&JobRef, &JobResult)>) -> Result<()> {
-    let jobs = || results.iter().map(|(job, _)| *job);
+async fn leave_out_ended(tx: &mut PgConnection, results: &mut Vec<(&Settlement, &JobResult)>) -> Result<()> {
+    let jobs = || results.iter().map(|(settlement, _)| &settlement.job);
     let rows = sqlx::query(ENDED_RUNS)
         .bind(jobs().map(|job| job.id.uuid()).bind_iter())
         .bind(jobs().map(|job| int(job.run)).bind_iter())
@@ -278,16 +310,16 @@ async fn leave_out_ended(tx: &mut PgConnection, results: &mut Vec<(&JobRef, &Job
         .await
         .map_err(failed(DOING))?;
     let mut ended: HashSet<(Uuid, i32)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    results.retain(|(job, _)| ended.insert((job.id.uuid(), int(job.run))));
+    results.retain(|(settlement, _)| ended.insert((settlement.job.id.uuid(), int(settlement.job.run))));
     Ok(())
 }
 
-async fn end_runs(tx: &mut PgConnection, results: &[(&JobRef, &JobResult)]) -> Result<()> {
+async fn end_runs(tx: &mut PgConnection, results: &[(&Settlement, &JobResult)]) -> Result<()> {
     if results.is_empty() {
         return Ok(());
     }
     let mut rows = Rows::new(32);
-    for (job, result) in results {
+    for (Settlement { job, .. }, result) in results {
         let error = result.error.as_deref();
         rows.row();
         rows.put(job.id.uuid());
@@ -343,6 +375,7 @@ async fn wake_later(tx: &mut PgConnection, owner: OwnerId, wakes: &[(&JobRef, &W
         .bind(all().map(|wake| json_text(&wake.earlier, wake.earlier.is_empty())).bind_iter())
         .bind(all().map(|wake| seconds(wake.after)).bind_iter())
         .bind(wakes.iter().map(|(job, _)| job.id.part_day()).bind_iter())
+        .bind(all().map(|wake| wake.spent_pico_usd).bind_iter())
         .execute(&mut *tx)
         .await
         .map_err(failed("putting runs to wait"))?;
@@ -353,9 +386,9 @@ async fn wake_later(tx: &mut PgConnection, owner: OwnerId, wakes: &[(&JobRef, &W
 async fn leave_out_kept(
     tx: &mut PgConnection,
     owner: OwnerId,
-    attempts: &mut Vec<(&JobRef, &AttemptRecord)>,
+    attempts: &mut Vec<(&Settlement, &AttemptRecord)>,
 ) -> Result<()> {
-    let jobs = || attempts.iter().map(|(job, _)| *job);
+    let jobs = || attempts.iter().map(|(settlement, _)| &settlement.job);
     let rows = sqlx::query(KEPT_ATTEMPTS)
         .bind(owner.uuid())
         .bind(jobs().map(|job| job.id.uuid()).bind_iter())
@@ -366,16 +399,21 @@ async fn leave_out_kept(
         .await
         .map_err(failed("keeping attempts"))?;
     let mut kept: HashSet<(Uuid, i32, i32)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-    attempts.retain(|(job, attempt)| kept.insert((job.id.uuid(), int(job.run), int(attempt.attempt))));
+    attempts
+        .retain(|(Settlement { job, .. }, attempt)| kept.insert((job.id.uuid(), int(job.run), int(attempt.attempt))));
     Ok(())
 }
 
-async fn keep_attempts(tx: &mut PgConnection, owner: OwnerId, attempts: &[(&JobRef, &AttemptRecord)]) -> Result<()> {
+async fn keep_attempts(
+    tx: &mut PgConnection,
+    owner: OwnerId,
+    attempts: &[(&Settlement, &AttemptRecord)],
+) -> Result<()> {
     if attempts.is_empty() {
         return Ok(());
     }
-    let mut rows = Rows::new(28);
-    for (job, attempt) in attempts {
+    let mut rows = Rows::new(30);
+    for (Settlement { job, .. }, attempt) in attempts {
         let error = attempt.error.as_deref();
         rows.row();
         rows.put(job.id.uuid());
@@ -402,6 +440,8 @@ async fn keep_attempts(tx: &mut PgConnection, owner: OwnerId, attempts: &[(&JobR
         rows.put(attempt.request_id.as_deref().map(text));
         rows.put(error.map(|error| error.class.as_str()));
         rows.put(error.and_then(|error| json_text(error, false)));
+        rows.put(attempt.billed.as_deref());
+        rows.usd(attempt.bound_pico_usd);
     }
     rows.copy(tx, KEEP_ATTEMPTS).await.map_err(failed("keeping attempts"))
 }

@@ -8,16 +8,17 @@ use sqlx::postgres::{PgBindIterExt as _, PgPool, PgRow};
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::super::{Burial, Due, Keepership, Result, Unpublished};
-use super::failed;
+use super::super::{Burial, Due, Keepership, MOST_UNCOMMITTED, Result, Unpublished};
 use super::flush::{Delta, count};
 use super::read::above;
 use super::row::{int, job_ref, seconds};
 use super::submit::json_text;
+use super::{cache, failed, tally};
 use crate::failure::{ErrorClass, ErrorRecord};
 use crate::id::{BatchId, JobId, OwnerId, PartDay};
 use crate::job::JobRef;
 use crate::outcome::Status;
+use crate::tally::Tallies;
 
 const KEEP: &str = "-- take or renew the keeper's lease
 UPDATE gristmill.keeper SET owner = $1, lease_until = now() + make_interval(secs => $2)
@@ -41,11 +42,19 @@ SELECT count(*) FROM gristmill.worker WHERE (dead_at IS NOT NULL OR left_at IS N
 
 const HELD_BY_DEAD: &str = "-- runs that dead owners hold
 SELECT l.job_id, l.batch_id, l.model_group, l.priority, l.lane, l.run, l.calls,
+       (l.spent_usd * 1000000000000)::bigint AS spent_pico_usd,
        l.deaths + (l.deaths = 0 OR l.called_by IS NOT DISTINCT FROM l.owner)::integer AS deaths
 FROM gristmill.live l JOIN gristmill.worker w ON w.owner = l.owner
 WHERE l.state = 0 AND (w.dead_at IS NOT NULL OR w.left_at IS NOT NULL) AND w.buried_at IS NULL
 ORDER BY l.job_id LIMIT $1
 FOR UPDATE OF l SKIP LOCKED";
+
+const LOSE: &str = "-- calls that dead owners may have been making
+INSERT INTO gristmill.lost_call (job_id, run, owner, attempt, batch_id, model_group, died_at, most)
+SELECT l.job_id, l.run, l.owner, l.calls + 1, l.batch_id, l.model_group, w.dead_at, $2 * w.concurrency
+FROM gristmill.live l JOIN gristmill.worker w ON w.owner = l.owner
+WHERE l.job_id = ANY ($1) AND w.dead_at IS NOT NULL AND (l.deaths = 0 OR l.called_by IS NOT DISTINCT FROM l.owner)
+ON CONFLICT DO NOTHING";
 
 const RETURN_RUNS: &str = "-- runs of dead owners are due at once
 UPDATE gristmill.live
@@ -88,6 +97,8 @@ pub(super) async fn bury(pool: &PgPool, stalled: Duration, max_deaths: u32, limi
     let query = sqlx::query(HELD_BY_DEAD).bind(i64::from(limit));
     let rows = query.fetch_all(&mut *tx).await.map_err(failed(doing))?;
     let deaths = |row: &PgRow| row.get::<i32, _>("deaths").unsigned_abs();
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.get("job_id")).collect();
+    sqlx::query(LOSE).bind(ids).bind(int(MOST_UNCOMMITTED)).execute(&mut *tx).await.map_err(failed(doing))?;
     let (poisoned, returned): (Vec<&PgRow>, Vec<&PgRow>) = rows.iter().partition(|row| deaths(row) >= max_deaths);
     if !returned.is_empty() {
         let ids: Vec<Uuid> = returned.iter().map(|row| row.get("job_id")).collect();
@@ -102,7 +113,11 @@ pub(super) async fn bury(pool: &PgPool, stalled: Duration, max_deaths: u32, limi
         );
         let ends: Vec<Ending> = poisoned
             .iter()
-            .map(|row| Ending { job: job_ref(row), calls: row.get::<i32, _>("calls").unsigned_abs() })
+            .map(|row| Ending {
+                job: job_ref(row),
+                calls: row.get::<i32, _>("calls").unsigned_abs(),
+                spent_pico_usd: row.get("spent_pico_usd"),
+            })
             .collect();
         write_ends(&mut tx, &ends, Status::Failed, &error).await?;
     }
@@ -122,20 +137,23 @@ pub(super) async fn bury(pool: &PgPool, stalled: Duration, max_deaths: u32, limi
 pub(super) struct Ending {
     pub(super) job: JobRef,
     pub(super) calls: u32,
+    /// What its calls cost, as far as it is known.
+    pub(super) spent_pico_usd: Option<i64>,
 }
 
 const WRITE_ENDS: &str = "-- results of runs that nobody answers
 WITH ended AS (
     INSERT INTO gristmill.result (job_id, run, part_day, batch_id, status, model_group, attempts, finished_at, error_class,
-                                  error_message, error)
-    SELECT t.job_id, t.run, t.part_day, t.batch_id, $7, t.model_group, t.calls, now(), $8, $9, $10::json
-    FROM UNNEST($1::uuid[], $2::integer[], $3::date[], $4::uuid[], $5::text[], $6::integer[])
-         AS t (job_id, run, part_day, batch_id, model_group, calls)
+                                  error_message, error, cost_usd)
+    SELECT t.job_id, t.run, t.part_day, t.batch_id, $7, t.model_group, t.calls, now(), $8, $9, $10::json,
+           t.spent_pico * 0.000000000001
+    FROM UNNEST($1::uuid[], $2::integer[], $3::date[], $4::uuid[], $5::text[], $6::integer[], $11::bigint[])
+         AS t (job_id, run, part_day, batch_id, model_group, calls, spent_pico)
     ORDER BY t.job_id
     ON CONFLICT DO NOTHING
-    RETURNING batch_id
+    RETURNING batch_id, model_group, finished_at
 )
-SELECT batch_id, count(*) FROM ended GROUP BY batch_id";
+SELECT batch_id, count(*), model_group, finished_at FROM ended GROUP BY batch_id, model_group, finished_at";
 
 /// Writes terminal rows with one error and moves the counters; returns how many were new.
 pub(super) async fn write_ends(
@@ -156,13 +174,19 @@ pub(super) async fn write_ends(
         .bind(error.class.as_str())
         .bind(super::row::text(&error.message))
         .bind(json_text(error, false))
+        .bind(ends.iter().map(|end| end.spent_pico_usd).bind_iter())
         .fetch_all(&mut *tx)
         .await
         .map_err(failed("ending runs"))?;
     let mut deltas: BTreeMap<Uuid, Delta> = BTreeMap::new();
+    let mut tallies = Tallies::default();
     for row in &rows {
         deltas.entry(row.get(0)).or_default().add(status.as_str(), row.get(1));
+        let (batch, group) = (BatchId::from_uuid(row.get(0)), row.get::<&str, _>(2).into());
+        tallies.ended(batch, group, status, error.class.as_str(), row.get(3), row.get(1));
     }
+    cache::let_go(tx, jobs().map(|job| job.id), status).await?;
+    tally::write(tx, &tallies).await?;
     count(tx, &deltas).await?;
     Ok(rows.iter().map(|row| row.get::<i64, _>(1).unsigned_abs()).sum())
 }
@@ -238,7 +262,8 @@ SELECT job_id, batch_id, model_group, priority, lane, 1 AS run
 FROM gristmill.job WHERE batch_id = $1 AND job_id > $2 ORDER BY job_id LIMIT $3";
 
 const RELEASE_UNHELD: &str = "-- live rows that nobody holds
-DELETE FROM gristmill.live WHERE job_id = ANY ($1) AND state <> 0 RETURNING job_id, run, calls";
+DELETE FROM gristmill.live WHERE job_id = ANY ($1) AND state <> 0
+RETURNING job_id, run, calls, (spent_usd * 1000000000000)::bigint AS spent_pico_usd";
 
 const OPEN_WITHOUT_LIVE: &str = "-- which of these have neither live row nor result
 SELECT t.job_id FROM UNNEST($1::uuid[], $2::date[]) AS t (job_id, part_day)
@@ -256,11 +281,11 @@ async fn end_unheld(tx: &mut PgConnection, jobs: Vec<JobRef>, status: Status, er
     let ids: Vec<Uuid> = jobs.iter().map(|job| job.id.uuid()).collect();
     let days: Vec<PartDay> = jobs.iter().map(|job| job.id.part_day()).collect();
     let released = sqlx::query(RELEASE_UNHELD).bind(&ids).fetch_all(&mut *tx).await.map_err(failed(doing))?;
-    let released: BTreeMap<Uuid, (u32, u32)> = released
+    let released: BTreeMap<Uuid, (u32, u32, Option<i64>)> = released
         .iter()
         .map(|row| {
             let number = |column| row.get::<i32, _>(column).unsigned_abs();
-            (row.get("job_id"), (number("run"), number("calls")))
+            (row.get("job_id"), (number("run"), number("calls"), row.get("spent_pico_usd")))
         })
         .collect();
     let open: Vec<Uuid> =
@@ -269,8 +294,8 @@ async fn end_unheld(tx: &mut PgConnection, jobs: Vec<JobRef>, status: Status, er
     let ends: Vec<Ending> = jobs
         .into_iter()
         .filter_map(|job| match released.get(&job.id.uuid()) {
-            Some(&(run, calls)) => Some(Ending { job: JobRef { run, ..job }, calls }),
-            None => open.contains(&job.id.uuid()).then_some(Ending { job, calls: 0 }),
+            Some(&(run, calls, spent_pico_usd)) => Some(Ending { job: JobRef { run, ..job }, calls, spent_pico_usd }),
+            None => open.contains(&job.id.uuid()).then_some(Ending { job, calls: 0, spent_pico_usd: None }),
         })
         .collect();
     if ends.is_empty() {

@@ -27,7 +27,8 @@ SELECT CASE WHEN l.job_id IS NULL
 FROM (SELECT 1) AS one LEFT JOIN gristmill.live l ON l.job_id = $1";
 
 const RELEASE: &str = "-- the live row of a dead letter's job
-DELETE FROM gristmill.live WHERE job_id = $1 AND state <> 0 RETURNING run, calls";
+DELETE FROM gristmill.live WHERE job_id = $1 AND state <> 0
+RETURNING run, calls, (spent_usd * 1000000000000)::bigint AS spent_pico_usd";
 
 const IS_RECORDED: &str = "-- is the job recorded
 SELECT EXISTS (SELECT 1 FROM gristmill.job WHERE batch_id = $1 AND job_id = $2 AND part_day = $3)";
@@ -101,5 +102,6 @@ async fn end(tx: &mut PgConnection, job: &JobRef) -> Result<Option<Ending>> {
     Ok(Some(Ending {
         job: JobRef { batch, run: number("run").unwrap_or(job.run), ..job.clone() },
         calls: number("calls").unwrap_or(0),
+        spent_pico_usd: released.as_ref().and_then(|row| row.get("spent_pico_usd")),
     }))
 }

@@ -9,6 +9,7 @@ use super::failed;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "core", include_str!("../../../../migrations/postgres/0001_core.sql")),
     (2, "account", include_str!("../../../../migrations/postgres/0002_account.sql")),
+    (3, "costs", include_str!("../../../../migrations/postgres/0003_costs.sql")),
 ];
 
 const APPLIED: &str = "-- applied versions

@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use secrecy::{ExposeSecret, SecretString};
-use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use secrecy::SecretString;
+use sqlx::postgres::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::{
     Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, DroppedPartition, Due, Error,
-    ErrorCount, Flushed, Forgotten, JobDetail, JobId, JobLine, JobSelector, Keepership, Opened, Page, Progress,
-    Recorded, Renewal, Result, Sealed, Settlement, Store, Unpublished, Verdict, Wait, WorkerInfo, WorkerRow,
+    ErrorCount, Flushed, Forgotten, HistoryScope, JobDetail, JobId, JobLine, JobSelector, Keepership, Opened, Page,
+    PastRun, Progress, Recorded, Renewal, Result, Sealed, Settlement, Store, Stripped, Unpublished, Verdict, Wait,
+    WorkerInfo, WorkerRow,
 };
 use crate::batch::{Batch, NewBatch};
+use crate::cache::CacheRules;
 use crate::id::{BatchId, OwnerId, PartDay};
 use crate::job::{Identity, JobRef};
 use crate::outcome::Status;
@@ -29,18 +30,25 @@ use crate::quota::{Ask, Grant, Limits, Standing};
 use crate::retry::Schedule;
 
 mod admit;
+mod books;
+mod budget;
+mod cache;
 mod copy;
+mod cost;
 mod detail;
 mod flush;
 mod hint;
+mod history;
 mod keeper;
 mod letter;
 mod migrate;
+mod open;
 mod prune;
 mod quota;
 mod read;
 mod row;
 mod submit;
+mod tally;
 mod worker;
 
 /// How long a call may go without an answer: a little longer than a worker's lease (15 s), after which nothing depends on it.
@@ -49,8 +57,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LONG_PATIENCE: Duration = Duration::from_secs(120);
 /// What a request that is read by reference is taken to weigh.
 const REFERENCE_BYTES: usize = 1024 * 1024;
-/// How long a connection may take to show that it is fit for the next call.
-const FIT_WITHIN: Duration = Duration::from_secs(2);
 
 /// The store on Postgres. Cheap to share by `Arc`.
 #[derive(Debug)]
@@ -58,6 +64,7 @@ pub struct PostgresStore {
     hot: PgPool,
     cold: PgPool,
     patience: Duration,
+    cache: CacheRules,
     hints: hint::Hints,
     _stop: DropGuard,
 }
@@ -69,38 +76,11 @@ impl PostgresStore {
     ///
     /// [`Error::Setup`] with what to do when there is no server, no such database, or the password is wrong.
     pub async fn connect(url: &SecretString, application: &str) -> Result<Self> {
-        let options: PgConnectOptions = url.expose_secret().parse().map_err(|_| {
-            Error::Setup(
-                "DATABASE_URL is not a Postgres URL; its form is postgres://user:password@host:5432/database".into(),
-            )
-        })?;
-        let options = options.application_name(application).disable_statement_logging();
-        let place = format!("{}:{}", options.get_host(), options.get_port());
-        let database = options.get_database().unwrap_or_else(|| options.get_username()).to_owned();
-        let cold = pool(options.clone().options([("jit", "off")]), 4)
-            .await
-            .map_err(|error| connect_error(error, &place, &database))?;
-        // Every statement of the hot path is a lookup by key. A planner that saw the tables empty would scan or hash them
-        // for the life of the prepared statement; forbidding that costs nothing, since the keys are always there.
-        let hot_options = options.options([
-            ("jit", "off"),
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_seqscan", "off"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            // A worker that is stopped in mid-transaction holds its batch's row: others wait for this long at most.
-            ("idle_in_transaction_session_timeout", "3s"),
-            ("statement_timeout", "60s"),
-            // Neither of them ends a COPY whose sender is gone without a word; the server finds out by asking, within 11 s.
-            ("tcp_keepalives_idle", "5"),
-            ("tcp_keepalives_interval", "2"),
-            ("tcp_keepalives_count", "3"),
-        ]);
-        let hot = pool(hot_options, 8).await.map_err(|error| connect_error(error, &place, &database))?;
+        let open::Pools { hot, cold } = open::pools(url, application).await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let hints = hint::Hints::new(cold.clone(), hot.clone(), stop.clone(), tasks);
-        Ok(Self { hot, cold, patience: PATIENCE, hints, _stop: stop.drop_guard() })
+        Ok(Self { hot, cold, patience: PATIENCE, cache: CacheRules::default(), hints, _stop: stop.drop_guard() })
     }
 
     /// Replaces how long a call may go without an answer, 20 s by default; half as long again, and the keeper ends a session that
@@ -108,6 +88,12 @@ impl PostgresStore {
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// Replaces how answers are kept.
+    #[must_use]
+    pub fn with_cache(self, cache: CacheRules) -> Self {
+        Self { cache, ..self }
     }
 
     /// Waits for a call that carries some bytes: a slow line takes a second for a MiB.
@@ -118,54 +104,6 @@ impl PostgresStore {
     /// Returns a store behind the seam.
     pub fn shared(self) -> Arc<dyn Store> {
         Arc::new(self)
-    }
-}
-
-// Answers above 2 kB are compressed when they are stored; lz4 takes a fifth of the time of what is the default, pglz. A server
-// may be built without it, or be older than version 14, which knows the setting first.
-const COMPRESS: &str = "-- compress with lz4 where the server can
-SELECT set_config(name, 'lz4', false) FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)";
-
-const FIT: &str = "-- is this connection fit
-SELECT 20260913";
-/// What [`FIT`] selects, and no other statement does.
-const FIT_ANSWER: i32 = 20_260_913;
-
-async fn pool(options: PgConnectOptions, size: u32) -> std::result::Result<PgPool, sqlx::Error> {
-    PgPoolOptions::new()
-        .after_connect(|connection, _| Box::pin(async { sqlx::query(COMPRESS).execute(connection).await.map(drop) }))
-        .max_connections(size)
-        .acquire_timeout(Duration::from_secs(5))
-        // A dead connection is found by the statement that uses it, which is repeated anyway.
-        .test_before_acquire(false)
-        // A call that was given up leaves its connection behind; without this the pool would wait for its answer for ever, or
-        // hand on a connection whose next answer is an earlier statement's: the value is what shows that it is not.
-        .after_release(|connection, _| {
-            Box::pin(async {
-                let asking = sqlx::query_scalar(FIT).fetch_one(connection);
-                let answer: i32 =
-                    tokio::time::timeout(FIT_WITHIN, asking).await.unwrap_or_else(|_| Err(no_answer(FIT_WITHIN)))?;
-                Ok(answer == FIT_ANSWER)
-            })
-        })
-        .connect_with(options)
-        .await
-}
-
-fn connect_error(error: sqlx::Error, place: &str, database: &str) -> Error {
-    let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
-    match code.as_deref() {
-        Some("28P01" | "28000") => {
-            Error::Setup(format!("PostgreSQL at {place} refuses the user or password; check DATABASE_URL"))
-        }
-        Some("3D000") => Error::Setup(format!(
-            "PostgreSQL at {place} has no database `{database}`; create it (createdb {database}) or change DATABASE_URL"
-        )),
-        Some("53300") => Error::Setup(format!("PostgreSQL at {place} has no connection left; raise max_connections")),
-        _ if matches!(error, sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => {
-            Error::Setup(format!("no PostgreSQL answers at {place}; start it or change DATABASE_URL"))
-        }
-        _ => Error::Unavailable { doing: "connecting", source: error },
     }
 }
 
@@ -365,6 +303,10 @@ impl Store for PostgresStore {
         within(LONG_PATIENCE, detail::jobs(&self.cold, batch, statuses, after, limit)).await
     }
 
+    async fn history(&self, scope: &HistoryScope, limit: u32) -> Result<Vec<PastRun>> {
+        within(LONG_PATIENCE, history::history(&self.cold, scope, limit)).await
+    }
+
     async fn resume(&self, name: Option<&str>) -> Result<Vec<DeploymentReport>> {
         again!(self.timely(0, worker::resume(&self.cold, name)))
     }
@@ -375,6 +317,14 @@ impl Store for PostgresStore {
 
     async fn forget(&self, batch: BatchId, limit: u32) -> Result<Forgotten> {
         again!(within(LONG_PATIENCE, prune::forget(&self.cold, batch, limit)))
+    }
+
+    async fn strip(&self, batch: BatchId, after: Option<JobId>, limit: u32) -> Result<Stripped> {
+        again!(within(LONG_PATIENCE, prune::strip(&self.cold, batch, after, limit)))
+    }
+
+    async fn forget_project(&self, project: &str) -> Result<u64> {
+        again!(within(LONG_PATIENCE, prune::forget_project(&self.cold, project)))
     }
 
     async fn drop_empty_partitions(&self, day: PartDay) -> Result<Vec<DroppedPartition>> {
@@ -413,16 +363,16 @@ impl Store for PostgresStore {
 
     async fn admit(&self, owner: OwnerId, arrivals: Vec<Arrival>) -> Result<Vec<Verdict>> {
         let to_read = arrivals.iter().filter(|arrival| arrival.request.is_none()).count() * REFERENCE_BYTES;
-        self.timely(to_read, async { again!(admit::admit(&self.hot, owner, &arrivals)) }).await
+        self.timely(to_read, async { again!(admit::admit(&self.hot, self.cache, owner, &arrivals)) }).await
     }
 
-    async fn calling(&self, owner: OwnerId, job: JobId) -> Result<bool> {
-        self.timely(0, admit::calling(&self.hot, owner, job)).await
+    async fn calling(&self, owner: OwnerId, job: JobId, bound: Option<i64>) -> Result<bool> {
+        self.timely(0, admit::calling(&self.hot, owner, job, bound)).await
     }
 
     async fn flush(&self, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed> {
         let bytes = settlements.iter().map(Settlement::weight).sum();
-        let flushed = self.timely(bytes, flush::flush_splitting(&self.hot, owner, settlements)).await?;
+        let flushed = self.timely(bytes, flush::flush_splitting(&self.hot, self.cache, owner, settlements)).await?;
         self.hints.tell();
         Ok(flushed)
     }

@@ -21,7 +21,8 @@ macro_rules! select_batch {
             "
 SELECT b.batch_id, b.name, b.project, b.priority, b.simulated, v.state, b.recorded, b.published_through, b.total,
        b.succeeded, b.failed, b.cancelled, b.expired, b.calls, b.input_tokens, b.output_tokens,
-       (b.cost_usd * 1000000000000)::bigint AS cost_pico_usd, b.created_at, b.finished_at, b.cancel_requested_at
+       (b.cost_usd * 1000000000000)::bigint AS cost_pico_usd,
+       (b.saved_usd * 1000000000000)::bigint AS saved_pico_usd, b.created_at, b.finished_at, b.cancel_requested_at
 FROM gristmill.batch b JOIN gristmill.batches v USING (batch_id)
 ",
             $rest

@@ -89,6 +89,7 @@ pub(super) fn batch(row: &PgRow) -> Batch {
         input_tokens: count(row, "input_tokens"),
         output_tokens: count(row, "output_tokens"),
         cost_pico_usd: Batch::known_cost(row.get("cost_pico_usd"), count(row, "calls")),
+        saved_pico_usd: row.get("saved_pico_usd"),
         created_at: row.get("created_at"),
         finished_at: row.get("finished_at"),
         cancel_requested_at: row.get("cancel_requested_at"),

@@ -8,10 +8,11 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
+use super::super::error::STRIPPED;
 use super::super::{Chunk, Cursor, Error, Opened, Recorded, Result, Sealed};
 use super::copy::{self, Rows};
 use super::row::{big, int, seconds, text};
-use super::{failed, read};
+use super::{budget, failed, read};
 use crate::batch::{Batch, NewBatch};
 use crate::id::{BatchId, JobId, OwnerId};
 use crate::job::{Identity, JobRef};
@@ -49,6 +50,9 @@ pub(super) async fn open_batch(pool: &PgPool, new: &NewBatch, ttl: Duration) -> 
         .map_err(failed(doing))?
         .rows_affected()
         == 1;
+    if let Some(limit) = new.budget_pico_usd.filter(|_| created) {
+        budget::open_with_batch(&mut tx, new.id.uuid(), limit, new.created_at.timestamp_micros()).await?;
+    }
     let taken = created
         || sqlx::query(TAKE_BATCH)
             .bind(&new.name)
@@ -329,6 +333,13 @@ pub(super) async fn cancel(pool: &PgPool, batch: BatchId) -> Result<bool> {
 const LOCK_FOR_RETRY: &str = "-- the batch, locked, and whether it is still cancelling
 SELECT cancel_requested_at IS NOT NULL AND finished_at IS NULL FROM gristmill.batch WHERE batch_id = $1 FOR UPDATE";
 
+// Bodies are emptied in order of id from the first on.
+const FIRST_BODY: &str = "-- is a batch's first body empty
+SELECT body::text = 'null' FROM gristmill.job
+WHERE batch_id = $1 AND part_day BETWEEN (SELECT day_from FROM gristmill.batch WHERE batch_id = $1)
+                                     AND (SELECT day_to FROM gristmill.batch WHERE batch_id = $1)
+ORDER BY job_id LIMIT 1";
+
 macro_rules! retry {
     ($which:literal) => {
         concat!(
@@ -406,6 +417,11 @@ async fn open_runs(
         sqlx::query_scalar(LOCK_FOR_RETRY).bind(batch.uuid()).fetch_optional(&mut *tx).await.map_err(failed(doing))?;
     if cancelling == Some(true) {
         return Err(Error::Conflict("the batch is still being cancelled; retry it once it has ended".to_owned()));
+    }
+    let query = sqlx::query_scalar(FIRST_BODY).bind(batch.uuid());
+    let stripped: Option<bool> = query.fetch_optional(&mut *tx).await.map_err(failed(doing))?;
+    if stripped == Some(true) {
+        return Err(Error::Conflict(STRIPPED.to_owned()));
     }
     let names: Vec<&str> = statuses.iter().map(|status| status.as_str()).collect();
     let mut query =

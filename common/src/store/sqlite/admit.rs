@@ -8,11 +8,13 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::super::{Arrival, Error, Request, Ticket, Verdict};
+use super::super::cache::{Ask, Standing as BatchStanding, Standings, Told};
+use super::super::{Arrival, Caching, Error, Request, Ticket, Verdict};
 use super::error::Done;
 use super::group::{Group, Values, nothing};
 use super::row::{self, day, small, time};
-use super::{Core, batch, request, submit};
+use super::{Core, batch, cache, request, submit};
+use crate::cache::CacheRules;
 use crate::failure::EarlierAttempt;
 use crate::id::{BatchId, JobId, OwnerId};
 use crate::job::JobRef;
@@ -24,7 +26,8 @@ static LIVE: Group = Group::new(
     "-- what holds these jobs
 WITH wanted (job_id) AS (VALUES ",
     1,
-    ") SELECT l.job_id, l.run, l.state, l.owner, l.wake_at, l.calls, l.attempts, l.faults, l.earlier, l.queued_at, l.deaths
+    ") SELECT l.job_id, l.run, l.state, l.owner, l.wake_at, l.calls, l.attempts, l.faults, l.earlier, l.queued_at, l.deaths,
+       l.spent_pico_usd, l.waits_for
 FROM wanted CROSS JOIN live l ON l.job_id = wanted.job_id",
 );
 
@@ -44,7 +47,8 @@ INSERT INTO live (job_id, batch_id, model_group, priority, lane, run, state, own
 
 static TAKE: Group = Group::new(
     "-- admit runs that waited or were queued
-UPDATE live SET state = 0, owner = ?, version = version + 1, wake_at = NULL, reason = NULL
+UPDATE live SET state = 0, owner = ?, version = version + 1, wake_at = NULL, reason = NULL,
+    waits_for = CASE WHEN waits_for = job_id THEN waits_for END
 WHERE job_id IN (VALUES ",
     1,
     ")",
@@ -67,6 +71,9 @@ struct Standing {
     deaths: u32,
     earlier: Vec<EarlierAttempt>,
     queued_at: i64,
+    spent_pico_usd: Option<i64>,
+    /// Whether it waits for equal requests.
+    patient: bool,
 }
 
 impl Live {
@@ -78,6 +85,8 @@ impl Live {
             earlier: row::json(row.get(8)).unwrap_or_default(),
             queued_at: row.get(9),
             deaths: small(row.get(10)),
+            spent_pico_usd: row.get(11),
+            patient: row.get::<Option<Uuid>, _>(12) != Some(row.get(0)),
         };
         let live = Self { run: small(row.get(1)), state: row.get(2), owner: row.get(3), wake_at: row.get(4), standing };
         (JobId::from_uuid(row.get(0)), live)
@@ -96,7 +105,12 @@ enum Plan {
     Start,
 }
 
-pub(super) async fn admit(core: &Core, owner: OwnerId, arrivals: Vec<Arrival>) -> Done<Vec<Verdict>> {
+pub(super) async fn admit(
+    core: &Core,
+    rules: CacheRules,
+    owner: OwnerId,
+    arrivals: Vec<Arrival>,
+) -> Done<Vec<Verdict>> {
     if arrivals.is_empty() {
         return Ok(Vec::new());
     }
@@ -108,25 +122,39 @@ pub(super) async fn admit(core: &Core, owner: OwnerId, arrivals: Vec<Arrival>) -
         return Err(Error::Conflict("this worker's lease was lost".to_owned()).into());
     }
     let mut plans = plan(tx, owner, &arrivals, now).await?;
-    let cancelled = standing_of_batches(tx, &arrivals, &mut plans, now).await?;
+    let batches = standing_of_batches(tx, &arrivals, &mut plans, now).await?;
     let requests = find_requests(tx, arrivals, &mut plans, now).await?;
     write(tx, owner, &requests, &plans, now).await?;
+    let mut asks = asks(rules, &requests, &plans, &batches, now);
+    let mut told = cache::ask(tx, &mut asks, now).await?;
     work.commit().await?;
+    let mut caching: HashMap<JobId, Caching> =
+        asks.into_iter().filter(|ask| ask.caching.keep).map(|ask| (ask.job, ask.caching)).collect();
 
     let verdicts = requests.into_iter().zip(plans).map(|((job, request), plan)| {
         let (run, standing) = match plan {
             Plan::Answer(verdict) => return verdict,
             Plan::Keep(run, standing) | Plan::Take(run, standing) => (run, standing),
             Plan::Start => {
-                let standing =
-                    Standing { calls: 0, attempts: 0, faults: 0, deaths: 0, earlier: Vec::new(), queued_at: now };
+                let standing = Standing {
+                    calls: 0,
+                    attempts: 0,
+                    faults: 0,
+                    deaths: 0,
+                    earlier: Vec::new(),
+                    queued_at: now,
+                    spent_pico_usd: None,
+                    patient: true,
+                };
                 (job.run, standing)
             }
         };
         // What has no request was answered above.
         let Some(request) = request else { return Verdict::Unknown };
         let expired = request.options.deadline.is_some_and(|deadline| deadline.timestamp_millis() <= now);
-        let is_cancelled = cancelled.contains(&job.batch);
+        let batch = batches.get(&job.batch);
+        let is_cancelled = batch.is_none_or(|standing| standing.cancelled);
+        let job_id = job.id;
         let ticket = Box::new(Ticket {
             job: JobRef { run, ..job },
             request,
@@ -136,22 +164,58 @@ pub(super) async fn admit(core: &Core, owner: OwnerId, arrivals: Vec<Arrival>) -
             deaths: standing.deaths,
             queued_at: time(standing.queued_at),
             earlier: standing.earlier,
+            spent_pico_usd: standing.spent_pico_usd,
+            project: batch.and_then(|batch| batch.project.as_deref().map(Into::into)),
+            has_budget: batch.is_some_and(|batch| batch.has_budget),
+            caching: caching.remove(&job_id),
         });
-        match (is_cancelled, expired) {
-            (true, _) => Verdict::Cancelled(ticket),
-            (false, true) => Verdict::Expired(ticket),
-            (false, false) => Verdict::Run(ticket),
+        match told.remove(&job_id) {
+            _ if is_cancelled => Verdict::Cancelled(ticket),
+            _ if expired => Verdict::Expired(ticket),
+            Some(Told::Answer(answer)) => Verdict::Cached(ticket, answer),
+            Some(Told::Wait) => Verdict::Waiting,
+            None => Verdict::Run(ticket),
         }
     });
     Ok(verdicts.collect())
 }
 
+/// Collects the runs that the cache has a part in; none where no job asked for it.
+fn asks(
+    rules: CacheRules,
+    requests: &[(JobRef, Option<Request>)],
+    plans: &[Plan],
+    batches: &Standings,
+    now: i64,
+) -> Vec<Ask> {
+    let ask = |((job, request), plan): (&(JobRef, Option<Request>), &Plan)| {
+        let (run, patient) = match plan {
+            Plan::Answer(_) => return None,
+            Plan::Keep(run, standing) | Plan::Take(run, standing) => (*run, standing.patient),
+            Plan::Start => (job.run, true),
+        };
+        let (request, standing) = (request.as_ref()?, batches.get(&job.batch)?);
+        let expired = request.options.deadline.is_some_and(|deadline| deadline.timestamp_millis() <= now);
+        if standing.cancelled || expired {
+            return None;
+        }
+        Ask::of((job.id, run), &job.lane.group, request, standing, patient, rules.scope)
+    };
+    requests.iter().zip(plans).filter_map(ask).collect()
+}
+
 const CALLING: &str = "-- a run on which an owner died is called
 UPDATE live SET called_by = ?2 WHERE job_id = ?1 AND owner = ?2 AND state = 0";
 
-pub(super) async fn calling(core: &Core, owner: OwnerId, job: JobId) -> Done<bool> {
+const BOUND: &str = "-- the most that its lost calls may have cost
+UPDATE lost_call SET bound_pico_usd = ?2 WHERE job_id = ?1 AND bound_pico_usd IS NULL";
+
+pub(super) async fn calling(core: &Core, owner: OwnerId, job: JobId, bound: Option<i64>) -> Done<bool> {
     let mut work = core.writer.begin().await?;
     let held = sqlx::query(CALLING).bind(job.uuid()).bind(owner.uuid()).execute(work.tx()).await?.rows_affected() == 1;
+    if let Some(bound) = bound {
+        sqlx::query(BOUND).bind(job.uuid()).bind(bound).execute(work.tx()).await?;
+    }
     work.commit().await?;
     Ok(held)
 }
@@ -184,34 +248,34 @@ async fn plan(tx: &mut SqliteConnection, owner: OwnerId, arrivals: &[Arrival], n
     Ok(arrivals.iter().zip(first).map(plan).collect())
 }
 
-/// Reads the batches of what is to run; returns the cancelled ones, and makes the day's batch where a message needs it.
+/// Reads the batches of what is to run; returns how each stands, and makes the day's batch where a message needs it.
 async fn standing_of_batches(
     tx: &mut SqliteConnection,
     arrivals: &[Arrival],
     plans: &mut [Plan],
     now: i64,
-) -> Done<HashSet<BatchId>> {
-    let mut known: HashMap<BatchId, Option<bool>> = HashMap::new();
+) -> Done<Standings> {
+    let mut known: HashMap<BatchId, Option<BatchStanding>> = HashMap::new();
     for (arrival, plan) in arrivals.iter().zip(plans) {
         if matches!(plan, Plan::Answer(_)) {
             continue;
         }
         let id = arrival.job.batch;
-        let mut cancelled = match known.get(&id) {
-            Some(cancelled) => *cancelled,
-            None => batch::is_cancelled(tx, id).await?,
+        let mut standing = match known.remove(&id) {
+            Some(standing) => standing,
+            None => batch::standing(tx, id).await?,
         };
         let adoptable = !arrival.recorded && arrival.request.is_some();
-        if cancelled.is_none() && adoptable && id == BatchId::adhoc(arrival.job.id.part_day()) {
+        if standing.is_none() && adoptable && id == BatchId::adhoc(arrival.job.id.part_day()) {
             batch::make_adhoc(tx, id, now).await?;
-            cancelled = Some(false);
+            standing = Some(BatchStanding::default());
         }
-        known.insert(id, cancelled);
-        if cancelled.is_none() {
+        if standing.is_none() {
             *plan = Plan::Answer(Verdict::Unknown);
         }
+        known.insert(id, standing);
     }
-    Ok(known.into_iter().filter(|(_, cancelled)| *cancelled == Some(true)).map(|(id, _)| id).collect())
+    Ok(known.into_iter().filter_map(|(id, standing)| Some((id, standing?))).collect())
 }
 
 /// Finds the request of each arrival that is to run, and records those that no producer did.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
+use super::super::cache::Standing;
 use super::super::{BatchSelector, Error, Opened, Sealed};
 use super::error::Done;
 use super::row::{self, day, json_text};
-use super::{Core, later};
+use super::{Core, budget, later};
 use crate::batch::{Batch, NewBatch};
 use crate::id::{BatchId, OwnerId};
 
@@ -18,7 +20,7 @@ macro_rules! select_batch {
             $name,
             "
 SELECT batch_id, name, project, priority, simulated, recorded, published_through, total, producer, producer_lease,
-       succeeded, failed, cancelled, expired, calls, input_tokens, output_tokens, cost_pico_usd, created_at, finished_at,
+       succeeded, failed, cancelled, expired, calls, input_tokens, output_tokens, cost_pico_usd, saved_pico_usd, created_at, finished_at,
        cancel_requested_at
 FROM batch ",
             $rest
@@ -66,6 +68,9 @@ pub(super) async fn open(core: &Core, new: &NewBatch, ttl: Duration) -> Done<Ope
         .await?
         .rows_affected()
         == 1;
+    if let Some(limit) = new.budget_pico_usd.filter(|_| created) {
+        budget::open_with_batch(&mut *tx, new.id.uuid(), limit, now).await?;
+    }
     let taken = created
         || sqlx::query(TAKE)
             .bind(new.name.clone())
@@ -204,11 +209,17 @@ pub(super) async fn adopt(tx: &mut SqliteConnection, batch: BatchId, count: i64,
     Ok(())
 }
 
-const STANDING: &str = "-- is there such a batch, and is it cancelled
-SELECT cancel_requested_at IS NOT NULL FROM batch WHERE batch_id = ?";
+const HOW_IT_STANDS: &str = "-- how a batch stands for admission
+SELECT cancel_requested_at IS NOT NULL, project, simulated, budget_pico_usd IS NOT NULL FROM batch WHERE batch_id = ?";
 
-/// Tells whether a batch is cancelled; nothing if there is none.
-pub(super) async fn is_cancelled(tx: &mut SqliteConnection, batch: BatchId) -> Done<Option<bool>> {
-    let row = sqlx::query(STANDING).bind(batch.uuid()).fetch_optional(tx).await?;
-    Ok(row.map(|row| row.get(0)))
+/// Reads how a batch stands; nothing if there is none.
+pub(super) async fn standing(tx: &mut SqliteConnection, batch: BatchId) -> Done<Option<Standing>> {
+    let row = sqlx::query(HOW_IT_STANDS).bind(batch.uuid()).fetch_optional(tx).await?;
+    let standing = |row: SqliteRow| Standing {
+        cancelled: row.get(0),
+        project: row.get(1),
+        simulated: row.get(2),
+        has_budget: row.get(3),
+    };
+    Ok(row.map(standing))
 }

@@ -1,12 +1,18 @@
 //! The counters of batches, moved in the transaction that writes the rows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use sqlx::SqliteConnection;
 
+use super::super::Settlement;
 use super::error::Done;
+use super::tally;
 use crate::id::BatchId;
-use crate::outcome::{AttemptRecord, Status};
+use crate::job::JobRef;
+use crate::outcome::{AttemptRecord, JobResult, Status};
+use crate::tally::Tallies;
 
 const COUNT: &str = "-- move the counters
 UPDATE batch
@@ -28,14 +34,28 @@ pub(super) struct Delta {
     saved_pico: i64,
 }
 
-/// What a transaction adds to the counters of all batches.
+/// What a transaction adds to the counters of all batches, and to the sums that statistics are read from.
 #[derive(Debug, Default)]
-pub(super) struct Deltas(BTreeMap<BatchId, Delta>);
+pub(super) struct Deltas {
+    batches: BTreeMap<BatchId, Delta>,
+    tallies: Tallies,
+}
 
 impl Deltas {
     /// Counts a result.
-    pub(super) fn result(&mut self, batch: BatchId, status: Status, saved_pico: Option<i64>) {
-        let delta = self.0.entry(batch).or_default();
+    pub(super) fn result(&mut self, settlement: &Settlement, result: &JobResult) {
+        self.status(settlement.job.batch, result.status).saved_pico += result.saved_pico_usd.unwrap_or(0);
+        self.tallies.result(settlement, result);
+    }
+
+    /// Counts a run that ended without a worker.
+    pub(super) fn end(&mut self, job: &JobRef, status: Status, class: &str, now: DateTime<Utc>) {
+        self.status(job.batch, status);
+        self.tallies.ended(job.batch, Arc::clone(&job.lane.group), status, class, now, 1);
+    }
+
+    fn status(&mut self, batch: BatchId, status: Status) -> &mut Delta {
+        let delta = self.batches.entry(batch).or_default();
         let index = match status {
             Status::Succeeded => 0,
             Status::Failed => 1,
@@ -43,21 +63,22 @@ impl Deltas {
             Status::Expired => 3,
         };
         delta.statuses[index] += 1;
-        delta.saved_pico += saved_pico.unwrap_or(0);
+        delta
     }
 
     /// Counts a call.
-    pub(super) fn attempt(&mut self, batch: BatchId, attempt: &AttemptRecord) {
-        let delta = self.0.entry(batch).or_default();
+    pub(super) fn attempt(&mut self, settlement: &Settlement, attempt: &AttemptRecord) {
+        let delta = self.batches.entry(settlement.job.batch).or_default();
         delta.calls += 1;
         delta.input_tokens += attempt.usage.input_tokens.map_or(0, i64::from);
         delta.output_tokens += attempt.usage.output_tokens.map_or(0, i64::from);
         delta.cost_pico += attempt.cost_pico_usd.unwrap_or(0);
+        self.tallies.call(settlement, attempt);
     }
 
     /// Moves the counters, and finishes the batches whose last job has ended.
     pub(super) async fn write(&self, tx: &mut SqliteConnection, now: i64) -> Done<()> {
-        for (batch, delta) in &self.0 {
+        for (batch, delta) in &self.batches {
             let mut query = sqlx::query(COUNT).bind(batch.uuid());
             for status in delta.statuses {
                 query = query.bind(status);
@@ -72,6 +93,6 @@ impl Deltas {
                 .execute(&mut *tx)
                 .await?;
         }
-        Ok(())
+        tally::write(tx, &self.tallies).await
     }
 }

@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::super::detail::batches_of;
-use super::super::{JobDetail, JobLine, JobPlace, JobSelector, LiveRow};
+use super::super::{JobDetail, JobLine, JobPlace, JobSelector, LiveRow, LostCall};
 use super::error::Done;
 use super::row::{job_ref, json, maybe_small, maybe_time, small, time};
 use super::{Core, request, result};
@@ -58,8 +58,14 @@ WHERE r.job_id = ?1 ORDER BY r.run"
 const ATTEMPTS: &str = "-- the calls of a job
 SELECT run, attempt, provider, deployment, model, served_model, service_tier, started_at, ttft_ms, latency_ms, http_status,
        counted, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_pico_usd,
-       cost_basis, price_ref, request_id, error
+       cost_basis, bound_pico_usd, price_ref, usage AS billed, request_id, error
 FROM attempt WHERE job_id = ?1 ORDER BY started_at, run, attempt";
+
+const LOST: &str = "-- calls of a job that dead owners may have been making
+SELECT run, attempt, owner, died_at, bound_pico_usd FROM lost_call c
+WHERE job_id = ?1 AND NOT EXISTS (SELECT 1 FROM attempt a WHERE a.job_id = c.job_id AND a.run = c.run
+                                                            AND a.attempt = c.attempt AND a.owner = c.owner)
+ORDER BY died_at, run, owner";
 
 pub(super) async fn job(core: &Core, batch: BatchId, id: JobId) -> Done<Option<JobDetail>> {
     let mut tx = core.readers.begin().await?;
@@ -70,6 +76,7 @@ pub(super) async fn job(core: &Core, batch: BatchId, id: JobId) -> Done<Option<J
     let runs = sqlx::query(RUNS).bind(id.uuid()).fetch_all(&mut *tx).await?;
     let runs = runs.iter().map(|row| Ok(result::whole(row)?.1)).collect::<Done<_>>()?;
     let attempts = sqlx::query(ATTEMPTS).bind(id.uuid()).fetch_all(&mut *tx).await?;
+    let lost = sqlx::query(LOST).bind(id.uuid()).fetch_all(&mut *tx).await?;
     let request = request::from_row(&row);
     Ok(Some(JobDetail {
         job: Job {
@@ -86,6 +93,7 @@ pub(super) async fn job(core: &Core, batch: BatchId, id: JobId) -> Done<Option<J
         live: live.as_ref().map(live_row),
         runs,
         attempts: attempts.iter().map(attempt).collect(),
+        lost: lost.iter().map(lost_call).collect(),
     }))
 }
 
@@ -98,6 +106,16 @@ fn live_row(row: &SqliteRow) -> LiveRow {
         calls: small(row.get("calls")),
         deaths: small(row.get("deaths")),
         queued_at: time(row.get("queued_at")),
+    }
+}
+
+fn lost_call(row: &SqliteRow) -> LostCall {
+    LostCall {
+        run: small(row.get("run")),
+        attempt: small(row.get("attempt")),
+        owner: OwnerId::from_uuid(row.get("owner")),
+        died_at: time(row.get("died_at")),
+        bound_pico_usd: row.get("bound_pico_usd"),
     }
 }
 
@@ -123,7 +141,9 @@ fn attempt(row: &SqliteRow) -> (u32, AttemptRecord) {
         },
         cost_pico_usd: row.get("cost_pico_usd"),
         cost_basis: CostBasis::parse_lenient(row.get("cost_basis")),
-        price_ref: row.get("price_ref"),
+        bound_pico_usd: row.get("bound_pico_usd"),
+        price_ref: row.get::<Option<&str>, _>("price_ref").map(Into::into),
+        billed: row.get("billed"),
         request_id: row.get("request_id"),
         error: json(row.get("error")),
     };

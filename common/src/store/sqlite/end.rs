@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::Core;
 use super::count::Deltas;
 use super::error::Done;
 use super::flush::write_results;
 use super::group::{Group, Values, nothing};
 use super::row::{job_ref, small, time};
+use super::{Core, cache};
 use crate::failure::{ErrorClass, ErrorRecord};
 use crate::job::JobRef;
 use crate::outcome::{JobResult, Status};
@@ -20,6 +20,8 @@ use crate::outcome::{JobResult, Status};
 pub(super) struct Ending {
     pub(super) job: JobRef,
     pub(super) calls: u32,
+    /// What its calls cost, as far as it is known.
+    pub(super) spent_pico_usd: Option<i64>,
 }
 
 /// Writes terminal rows with one error and moves the counters. The live rows must be gone already.
@@ -31,21 +33,25 @@ pub(super) async fn write_ends(
     now: i64,
 ) -> Done<()> {
     let mut deltas = Deltas::default();
-    let rows: Vec<JobResult> =
-        ends.iter().map(|end| JobResult::without_answer(status, error.clone(), end.calls, time(now))).collect();
+    let row = |end: &Ending| JobResult {
+        cost_pico_usd: end.spent_pico_usd,
+        ..JobResult::without_answer(status, error.clone(), end.calls, time(now))
+    };
+    let rows: Vec<JobResult> = ends.iter().map(row).collect();
     let results: Vec<(&JobRef, &JobResult)> = ends.iter().map(|end| &end.job).zip(&rows).collect();
     write_results(tx, &results).await?;
     for end in ends {
-        deltas.result(end.job.batch, status, None);
+        deltas.end(&end.job, status, error.class.as_str(), time(now));
     }
-    deltas.write(tx, now).await
+    deltas.write(tx, now).await?;
+    cache::let_go(tx, ends.iter().map(|end| end.job.id), status, now).await
 }
 
 static LIVE: Group = Group::new(
     "-- what holds these jobs
 WITH wanted (job_id) AS (VALUES ",
     1,
-    ") SELECT l.job_id, l.run, l.state, l.calls FROM wanted CROSS JOIN live l ON l.job_id = wanted.job_id",
+    ") SELECT l.job_id, l.run, l.state, l.calls, l.spent_pico_usd FROM wanted CROSS JOIN live l ON l.job_id = wanted.job_id",
 );
 
 static RELEASE: Group = Group::new("-- ended runs need no live row\nDELETE FROM live WHERE job_id IN (VALUES ", 1, ")");
@@ -62,6 +68,8 @@ WITH wanted (job_id) AS (VALUES ",
 pub(super) struct Unheld {
     pub(super) run: u32,
     pub(super) calls: u32,
+    /// What its calls cost, as far as it is known.
+    pub(super) spent_pico_usd: Option<i64>,
     /// Whether it has a live row.
     pub(super) live: bool,
 }
@@ -71,7 +79,8 @@ pub(super) async fn unheld(tx: &mut SqliteConnection, jobs: &[JobRef]) -> Done<H
     let put = |values: &mut Values, job: &JobRef| values.put(job.id.uuid());
     let live: Vec<(Uuid, i64, Unheld)> = LIVE
         .fetch(&mut *tx, jobs, nothing, put, |row| {
-            let unheld = Unheld { run: small(row.get(1)), calls: small(row.get(3)), live: true };
+            let (run, calls) = (small(row.get(1)), small(row.get(3)));
+            let unheld = Unheld { run, calls, spent_pico_usd: row.get(4), live: true };
             (row.get(0), row.get(2), unheld)
         })
         .await?;
@@ -89,7 +98,7 @@ pub(super) async fn unheld(tx: &mut SqliteConnection, jobs: &[JobRef]) -> Done<H
     let put = |values: &mut Values, job: &&JobRef| values.put(job.id.uuid());
     let ended: HashSet<Uuid> = ENDED.fetch(tx, &without, nothing, put, |row| row.get(0)).await?;
     for job in without.into_iter().filter(|job| !ended.contains(&job.id.uuid())) {
-        unheld.insert(job.id.uuid(), Unheld { run: 1, calls: 0, live: false });
+        unheld.insert(job.id.uuid(), Unheld { run: 1, calls: 0, spent_pico_usd: None, live: false });
     }
     Ok(unheld)
 }
@@ -114,8 +123,8 @@ async fn end_unheld(
     let ends: Vec<Ending> = jobs
         .into_iter()
         .filter_map(|job| {
-            let Unheld { run, calls, .. } = unheld.remove(&job.id.uuid())?;
-            Some(Ending { job: JobRef { run, ..job }, calls })
+            let Unheld { run, calls, spent_pico_usd, .. } = unheld.remove(&job.id.uuid())?;
+            Some(Ending { job: JobRef { run, ..job }, calls, spent_pico_usd })
         })
         .collect();
     write_ends(tx, &ends, status, error, now).await

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
@@ -16,7 +17,8 @@ use super::count::Deltas;
 use super::error::{Done, Fault};
 use super::group::{Group, Values, nothing};
 use super::row::{day, json_text};
-use super::{Core, later};
+use super::{Core, budget, cache, later};
+use crate::cache::CacheRules;
 use crate::failure::{ErrorClass, ErrorRecord};
 use crate::id::OwnerId;
 use crate::job::JobRef;
@@ -54,10 +56,11 @@ FROM wanted CROSS JOIN job j ON j.batch_id = wanted.batch_id AND j.job_id = want
 
 static WAKE: Group = Group::new(
     "-- runs that come back later
-WITH later (job_id, wake_at, calls, attempts, faults, reason, earlier) AS (VALUES ",
-    7,
+WITH later (job_id, wake_at, calls, attempts, faults, reason, earlier, spent_pico_usd) AS (VALUES ",
+    8,
     ") UPDATE live SET state = 1, owner = NULL, version = version + 1, wake_at = later.wake_at, calls = later.calls,
-       attempts = later.attempts, faults = later.faults, reason = later.reason, earlier = later.earlier
+       attempts = later.attempts, faults = later.faults, reason = later.reason, earlier = later.earlier,
+       spent_pico_usd = later.spent_pico_usd
 FROM later WHERE live.job_id = later.job_id",
 );
 
@@ -66,8 +69,8 @@ static ATTEMPTS: Group = Group::new(
 INSERT INTO attempt (job_id, run, attempt, owner, part_day, batch_id, model_group, provider, deployment, model,
                      served_model, service_tier, started_at, ttft_ms, latency_ms, http_status, counted, input_tokens,
                      cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_pico_usd, cost_basis,
-                     price_ref, request_id, error_class, error) VALUES ",
-    28,
+                     price_ref, request_id, error_class, error, usage, bound_pico_usd) VALUES ",
+    30,
     " ON CONFLICT DO NOTHING",
 );
 
@@ -81,14 +84,19 @@ WHERE a.owner = (SELECT owner FROM mine)",
 );
 
 /// Flushes a group; where the database refuses a row, finds it by halving and stores it as failed instead.
-pub(super) async fn flush_splitting(core: &Core, owner: OwnerId, settlements: &[Settlement]) -> Done<Flushed> {
+pub(super) async fn flush_splitting(
+    core: &Core,
+    rules: CacheRules,
+    owner: OwnerId,
+    settlements: &[Settlement],
+) -> Done<Flushed> {
     let mut total = Flushed::default();
     let mut parts: Vec<Cow<'_, [Settlement]>> = vec![settlements.into()];
     while let Some(part) = parts.pop() {
         if part.is_empty() {
             continue;
         }
-        match flush(core, owner, &part).await {
+        match flush(core, rules, owner, &part).await {
             Ok(flushed) => {
                 total.results += flushed.results;
                 total.waiting += flushed.waiting;
@@ -133,28 +141,38 @@ fn replace_refused(settlement: &Settlement, fault: &Fault) -> Option<Settlement>
         served_model: None,
         service_tier: None,
         price_ref: None,
+        billed: None,
         request_id: None,
         error: None,
         ..attempt.clone()
     });
     Some(Settlement {
         job: settlement.job.clone(),
+        tags: Arc::default(),
+        spends: settlement.spends.clone(),
         attempts: attempts.collect(),
+        caching: settlement.caching.clone(),
         end: End::Result(Box::new(JobResult::without_answer(Status::Failed, error, calls, finished_at))),
     })
 }
 
-async fn flush(core: &Core, owner: OwnerId, settlements: &[Settlement]) -> Done<Flushed> {
-    if let Some(flushed) = write(core, owner, settlements, false).await? {
+async fn flush(core: &Core, rules: CacheRules, owner: OwnerId, settlements: &[Settlement]) -> Done<Flushed> {
+    if let Some(flushed) = write(core, rules, owner, settlements, false).await? {
         return Ok(flushed);
     }
-    let flushed = write(core, owner, settlements, true).await?;
+    let flushed = write(core, rules, owner, settlements, true).await?;
     Ok(flushed.unwrap_or_default())
 }
 
 /// Writes a group in one transaction. The calls of a run that is held are new, as far as anybody can tell; where that turns
 /// out wrong nothing is written, and the answer is `None`: then `careful` looks before it writes.
-async fn write(core: &Core, owner: OwnerId, settlements: &[Settlement], careful: bool) -> Done<Option<Flushed>> {
+async fn write(
+    core: &Core,
+    rules: CacheRules,
+    owner: OwnerId,
+    settlements: &[Settlement],
+    careful: bool,
+) -> Done<Option<Flushed>> {
     let mut work = core.writer.begin().await?;
     let now = core.now();
     let tx = work.tx();
@@ -167,11 +185,11 @@ async fn write(core: &Core, owner: OwnerId, settlements: &[Settlement], careful:
         let is_held = held.remove(&(job.id.uuid(), job.run));
         let certain = is_held && !careful;
         for attempt in &settlement.attempts {
-            if certain { &mut new } else { &mut doubtful }.push((job, attempt));
+            if certain { &mut new } else { &mut doubtful }.push((settlement, attempt));
         }
         if is_held {
             match &settlement.end {
-                End::Result(result) => results.push((job, &**result)),
+                End::Result(result) => results.push((settlement, &**result)),
                 End::Wake(wake) => wakes.push((job, wake)),
             }
         }
@@ -188,6 +206,9 @@ async fn write(core: &Core, owner: OwnerId, settlements: &[Settlement], careful:
     let doubtful = not_kept(tx, owner, doubtful).await?;
     flushed.attempts = certain + write_attempts(tx, owner, &doubtful, &mut deltas).await?;
     deltas.write(tx, now).await?;
+    new.extend(doubtful);
+    budget::spend(tx, &new, now).await?;
+    cache::keep(tx, rules, &results, now).await?;
     work.commit().await?;
     Ok(Some(flushed))
 }
@@ -209,12 +230,14 @@ async fn held_runs(
 }
 
 /// Deletes live rows and inserts results.
-async fn end_runs(tx: &mut SqliteConnection, results: &[(&JobRef, &JobResult)], deltas: &mut Deltas) -> Done<()> {
-    let put = |values: &mut Values, (job, _): &(&JobRef, &JobResult)| values.put(job.id.uuid());
+async fn end_runs(tx: &mut SqliteConnection, results: &[(&Settlement, &JobResult)], deltas: &mut Deltas) -> Done<()> {
+    let put = |values: &mut Values, (settlement, _): &(&Settlement, &JobResult)| values.put(settlement.job.id.uuid());
     END.execute(&mut *tx, results, nothing, put).await?;
-    write_results(tx, results).await?;
-    for (job, result) in results {
-        deltas.result(job.batch, result.status, result.saved_pico_usd);
+    let rows: Vec<(&JobRef, &JobResult)> =
+        results.iter().map(|(settlement, result)| (&settlement.job, *result)).collect();
+    write_results(tx, &rows).await?;
+    for (settlement, result) in results {
+        deltas.result(settlement, result);
     }
     Ok(())
 }
@@ -257,7 +280,7 @@ fn put_result(values: &mut Values, job: &JobRef, result: &JobResult) {
     values.json(result.response.as_ref());
 }
 
-fn put_usage(values: &mut Values, usage: &Usage) {
+pub(super) fn put_usage(values: &mut Values, usage: &Usage) {
     values.small(usage.input_tokens);
     values.small(usage.cached_input_tokens);
     values.small(usage.cache_write_tokens);
@@ -281,6 +304,7 @@ async fn wake_later(tx: &mut SqliteConnection, wakes: &[(&JobRef, &Wake)], now: 
         values.put(i64::from(wake.faults));
         values.text(wake.reason.as_str());
         values.put(json_text(&wake.earlier, wake.earlier.is_empty()));
+        values.put(wake.spent_pico_usd);
     };
     WAKE.execute(tx, wakes, nothing, put).await?;
     Ok(())
@@ -290,9 +314,9 @@ async fn wake_later(tx: &mut SqliteConnection, wakes: &[(&JobRef, &Wake)], now: 
 async fn not_kept<'a>(
     tx: &mut SqliteConnection,
     owner: OwnerId,
-    attempts: Vec<(&'a JobRef, &'a AttemptRecord)>,
-) -> Done<Vec<(&'a JobRef, &'a AttemptRecord)>> {
-    let put = |values: &mut Values, (job, attempt): &(&JobRef, &AttemptRecord)| {
+    attempts: Vec<(&'a Settlement, &'a AttemptRecord)>,
+) -> Done<Vec<(&'a Settlement, &'a AttemptRecord)>> {
+    let put = |values: &mut Values, (Settlement { job, .. }, attempt): &(&Settlement, &AttemptRecord)| {
         values.put(job.id.uuid());
         values.put(i64::from(job.run));
         values.put(i64::from(attempt.attempt));
@@ -300,7 +324,7 @@ async fn not_kept<'a>(
     let mine = |values: &mut Values| values.put(owner.uuid());
     let key = |row: &SqliteRow| (row.get::<Uuid, _>(0), row.get::<i64, _>(1), row.get::<i64, _>(2));
     let mut kept: HashSet<(Uuid, i64, i64)> = KEPT.fetch(tx, &attempts, mine, put, key).await?;
-    let new = |(job, attempt): &(&JobRef, &AttemptRecord)| {
+    let new = |(Settlement { job, .. }, attempt): &(&Settlement, &AttemptRecord)| {
         kept.insert((job.id.uuid(), i64::from(job.run), i64::from(attempt.attempt)))
     };
     Ok(attempts.into_iter().filter(new).collect())
@@ -310,14 +334,14 @@ async fn not_kept<'a>(
 async fn write_attempts(
     tx: &mut SqliteConnection,
     owner: OwnerId,
-    attempts: &[(&JobRef, &AttemptRecord)],
+    attempts: &[(&Settlement, &AttemptRecord)],
     deltas: &mut Deltas,
 ) -> Done<u64> {
-    let put = |values: &mut Values, (job, attempt): &(&JobRef, &AttemptRecord)| {
-        put_attempt(values, owner, job, attempt);
+    let put = |values: &mut Values, (settlement, attempt): &(&Settlement, &AttemptRecord)| {
+        put_attempt(values, owner, &settlement.job, attempt);
     };
-    for (job, attempt) in attempts {
-        deltas.attempt(job.batch, attempt);
+    for (settlement, attempt) in attempts {
+        deltas.attempt(settlement, attempt);
     }
     Ok(ATTEMPTS.execute(tx, attempts, nothing, put).await?)
 }
@@ -348,4 +372,6 @@ fn put_attempt(values: &mut Values, owner: OwnerId, job: &JobRef, attempt: &Atte
     values.maybe_text(attempt.request_id.as_deref());
     values.put(error.map(|error| error.class.as_str()));
     values.put(error.and_then(|error| json_text(error, false)));
+    values.maybe_text(attempt.billed.as_deref());
+    values.put(attempt.bound_pico_usd);
 }

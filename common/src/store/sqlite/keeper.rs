@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::super::{Burial, Due, Keepership, MAX_DEATHS, Unpublished};
+use super::super::{Burial, Due, Keepership, MAX_DEATHS, MOST_UNCOMMITTED, Unpublished};
 use super::end::{Ending, Unheld, release, unheld, walk, write_ends};
 use super::error::Done;
 use super::group::{Group, Values, nothing};
@@ -37,11 +37,21 @@ const DECLARE_DEAD: &str = "-- owners whose lease ran out are dead
 UPDATE worker SET dead_at = ?1, in_flight = 0 WHERE lease_until < ?1 AND dead_at IS NULL AND left_at IS NULL";
 
 const HELD_BY_DEAD: &str = "-- runs that dead owners hold
-SELECT l.job_id, l.batch_id, l.model_group, l.priority, l.lane, l.run, l.calls,
+SELECT l.job_id, l.batch_id, l.model_group, l.priority, l.lane, l.run, l.calls, l.spent_pico_usd,
        l.deaths + (l.deaths = 0 OR l.called_by IS l.owner) AS deaths
 FROM live l
 WHERE l.state = 0 AND l.owner IN (SELECT owner FROM worker WHERE dead_at IS NOT NULL AND buried_at IS NULL)
 LIMIT ?1";
+
+static LOSE: Group = Group::new(
+    "-- calls that dead owners may have been making
+INSERT INTO lost_call (job_id, run, owner, attempt, batch_id, model_group, died_at, most)
+SELECT l.job_id, l.run, l.owner, l.calls + 1, l.batch_id, l.model_group, w.dead_at, ? * w.concurrency
+FROM live l JOIN worker w ON w.owner = l.owner
+WHERE (l.deaths = 0 OR l.called_by IS l.owner) AND l.job_id IN (VALUES ",
+    1,
+    ") ON CONFLICT DO NOTHING",
+);
 
 static RETURN: Group = Group::new(
     "-- runs of dead owners are due at once
@@ -69,6 +79,9 @@ pub(super) async fn bury(core: &Core, max_deaths: u32, limit: u32) -> Done<Buria
     let (poisoned, returned): (Vec<&SqliteRow>, Vec<&SqliteRow>) =
         rows.iter().partition(|row| deaths(row) >= max_deaths);
     let id = |row: &&SqliteRow| row.get::<Uuid, _>("job_id");
+    let held: Vec<Uuid> = rows.iter().map(|row| id(&row)).collect();
+    LOSE.execute(&mut *tx, &held, |values| values.put(i64::from(MOST_UNCOMMITTED)), |values, id| values.put(*id))
+        .await?;
     let ids: Vec<Uuid> = returned.iter().map(id).collect();
     RETURN.execute(&mut *tx, &ids, |values| values.put(now), |values, id| values.put(*id)).await?;
     end_poisoned(tx, &poisoned, now).await?;
@@ -88,7 +101,8 @@ async fn end_poisoned(tx: &mut SqliteConnection, rows: &[&SqliteRow], now: i64) 
         let deaths = row.get::<i64, _>("deaths");
         let text = format!("{deaths} workers died while they ran this job; the request may crash whoever runs it");
         let error = ErrorRecord::new(ErrorClass::WorkerCrashed, text);
-        let end = Ending { job: job_ref(row), calls: small(row.get("calls")) };
+        let (calls, spent_pico_usd) = (small(row.get("calls")), row.get("spent_pico_usd"));
+        let end = Ending { job: job_ref(row), calls, spent_pico_usd };
         write_ends(tx, &[end], Status::Failed, &error, now).await?;
     }
     Ok(())

@@ -44,7 +44,8 @@ pub(super) async fn bury(core: &Core, letter: &DeadLetter) -> Done<()> {
         release(tx, &[job.id.uuid()]).await?;
         let run = if found.live { found.run } else { job.run };
         let batch = batch_of(tx, &job, now).await?;
-        ends.push(Ending { job: JobRef { batch, run, ..job }, calls: found.calls });
+        let job = JobRef { batch, run, ..job };
+        ends.push(Ending { job, calls: found.calls, spent_pico_usd: found.spent_pico_usd });
     }
     write_ends(tx, &ends, Status::Failed, &letter.error, now).await?;
     work.commit().await
@@ -53,7 +54,7 @@ pub(super) async fn bury(core: &Core, letter: &DeadLetter) -> Done<()> {
 /// Finds the batch under which the job shows, and counts it there if no producer did.
 async fn batch_of(tx: &mut SqliteConnection, job: &JobRef, now: i64) -> Done<BatchId> {
     let mut id = job.batch;
-    if batch::is_cancelled(tx, id).await?.is_none() {
+    if batch::standing(tx, id).await?.is_none() {
         id = BatchId::adhoc(job.id.part_day());
         batch::make_adhoc(tx, id, now).await?;
     }

@@ -17,10 +17,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Arrival, BatchSelector, Burial, Chunk, Cursor, DeadLetter, DeploymentReport, DroppedPartition, Due, Error,
-    ErrorCount, Flushed, Forgotten, JobDetail, JobLine, JobSelector, Keepership, Opened, Page, Progress, Recorded,
-    Renewal, Result, Sealed, Settlement, Store, Unpublished, Verdict, Wait, WorkerInfo, WorkerRow,
+    ErrorCount, Flushed, Forgotten, HistoryScope, JobDetail, JobLine, JobSelector, Keepership, Opened, Page, PastRun,
+    Progress, Recorded, Renewal, Result, Sealed, Settlement, Store, Stripped, Unpublished, Verdict, Wait, WorkerInfo,
+    WorkerRow,
 };
 use crate::batch::{Batch, NewBatch};
+use crate::cache::CacheRules;
 use crate::clock::Clock;
 use crate::id::{BatchId, JobId, OwnerId, PartDay};
 use crate::job::{Identity, JobRef};
@@ -29,6 +31,10 @@ use crate::quota::{Ask, Grant, Limits, Standing};
 
 mod admit;
 mod batch;
+mod books;
+mod budget;
+mod cache;
+mod cost;
 mod count;
 mod detail;
 mod end;
@@ -36,6 +42,7 @@ mod error;
 mod flush;
 mod group;
 mod hint;
+mod history;
 mod keeper;
 mod letter;
 mod open;
@@ -47,6 +54,7 @@ mod request;
 mod result;
 mod row;
 mod submit;
+mod tally;
 mod worker;
 mod writer;
 
@@ -59,6 +67,7 @@ use writer::Writer;
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     core: Arc<Core>,
+    cache: CacheRules,
 }
 
 /// What the clones of a store share.
@@ -95,7 +104,13 @@ impl SqliteStore {
             applied: Mutex::new(applied),
             _stop: stop.drop_guard(),
         };
-        Ok(Self { core: Arc::new(core) })
+        Ok(Self { core: Arc::new(core), cache: CacheRules::default() })
+    }
+
+    /// Replaces how answers are kept.
+    #[must_use]
+    pub fn with_cache(self, cache: CacheRules) -> Self {
+        Self { cache, ..self }
     }
 
     /// Takes the right to work the queue of this database, which one process at a time has. Whoever had it before and did not
@@ -307,6 +322,10 @@ impl Store for SqliteStore {
         detail::jobs(&self.core, batch, statuses, after, limit).await.map_err(self.core.failed("listing jobs"))
     }
 
+    async fn history(&self, scope: &HistoryScope, limit: u32) -> Result<Vec<PastRun>> {
+        history::history(&self.core, scope, limit).await.map_err(self.core.failed("reading the history"))
+    }
+
     async fn resume(&self, name: Option<&str>) -> Result<Vec<DeploymentReport>> {
         worker::resume(&self.core, name).await.map_err(self.core.failed("asking workers to look again"))
     }
@@ -317,6 +336,14 @@ impl Store for SqliteStore {
 
     async fn forget(&self, batch: BatchId, limit: u32) -> Result<Forgotten> {
         prune::forget(&self.core, batch, limit).await.map_err(self.core.failed("deleting an ended batch"))
+    }
+
+    async fn strip(&self, batch: BatchId, after: Option<JobId>, limit: u32) -> Result<Stripped> {
+        prune::strip(&self.core, batch, after, limit).await.map_err(self.core.failed("emptying bodies"))
+    }
+
+    async fn forget_project(&self, project: &str) -> Result<u64> {
+        prune::forget_project(&self.core, project).await.map_err(self.core.failed("deleting a project"))
     }
 
     async fn drop_empty_partitions(&self, _day: PartDay) -> Result<Vec<DroppedPartition>> {
@@ -356,15 +383,15 @@ impl Store for SqliteStore {
     }
 
     async fn admit(&self, owner: OwnerId, arrivals: Vec<Arrival>) -> Result<Vec<Verdict>> {
-        admit::admit(&self.core, owner, arrivals).await.map_err(self.core.failed("admitting jobs"))
+        admit::admit(&self.core, self.cache, owner, arrivals).await.map_err(self.core.failed("admitting jobs"))
     }
 
-    async fn calling(&self, owner: OwnerId, job: JobId) -> Result<bool> {
-        admit::calling(&self.core, owner, job).await.map_err(self.core.failed("saying that a job is called"))
+    async fn calling(&self, owner: OwnerId, job: JobId, bound: Option<i64>) -> Result<bool> {
+        admit::calling(&self.core, owner, job, bound).await.map_err(self.core.failed("saying that a job is called"))
     }
 
     async fn flush(&self, owner: OwnerId, settlements: &[Settlement]) -> Result<Flushed> {
-        let flushed = flush::flush_splitting(&self.core, owner, settlements).await;
+        let flushed = flush::flush_splitting(&self.core, self.cache, owner, settlements).await;
         let flushed = flushed.map_err(self.core.failed("writing results"))?;
         self.core.hints.tell();
         Ok(flushed)

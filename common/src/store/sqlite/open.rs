@@ -15,6 +15,7 @@ use super::error::{Done, Fault};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "core", include_str!("../../../../migrations/sqlite/0001_core.sql")),
     (2, "account", include_str!("../../../../migrations/sqlite/0002_account.sql")),
+    (3, "costs", include_str!("../../../../migrations/sqlite/0003_costs.sql")),
 ];
 
 const APPLIED: &str = "-- applied versions

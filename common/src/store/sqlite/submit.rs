@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
+use super::super::error::STRIPPED;
 use super::super::{Chunk, Cursor, Error, Recorded, Request};
 use super::error::Done;
 use super::group::{Group, Values, nothing};
@@ -267,14 +268,26 @@ pub(super) async fn retry_jobs(core: &Core, batch: BatchId, statuses: &[Status],
 }
 
 async fn refuse_cancelling(tx: &mut SqliteConnection, batch: BatchId) -> Done<()> {
-    let cancelling: Option<String> = sqlx::query_scalar(CANCELLING).bind(batch.uuid()).fetch_optional(tx).await?;
+    let cancelling: Option<String> = sqlx::query_scalar(CANCELLING).bind(batch.uuid()).fetch_optional(&mut *tx).await?;
     match cancelling {
         Some(name) => {
             let text = format!("batch `{name}` is still being cancelled; retry it once it has ended");
             Err(Error::Conflict(text).into())
         }
-        None => Ok(()),
+        None => refuse_stripped(tx, batch).await,
     }
+}
+
+const FIRST_BODY: &str = "-- a batch's first body
+SELECT body = 'null' FROM job WHERE batch_id = ?1 ORDER BY job_id LIMIT 1";
+
+/// Refuses to run requests again whose bodies were emptied: they are in order of id from the first on.
+async fn refuse_stripped(tx: &mut SqliteConnection, batch: BatchId) -> Done<()> {
+    let stripped: Option<bool> = sqlx::query_scalar(FIRST_BODY).bind(batch.uuid()).fetch_optional(tx).await?;
+    if stripped == Some(true) {
+        return Err(Error::Conflict(STRIPPED.to_owned()).into());
+    }
+    Ok(())
 }
 
 /// Opens a new run of each of these jobs, given with how the latest one ended.

@@ -276,7 +276,7 @@ pub async fn a_large_call_is_confirmed_message_by_message(scene: Scene) {
     let messages: Vec<Outgoing> = numbered("m", 5_000)
         .into_iter()
         .enumerate()
-        .map(|(n, payload)| Outgoing { lane: lanes[n % lanes.len()].clone(), payload })
+        .map(|(n, payload)| Outgoing { lane: lanes[n % lanes.len()].clone(), payload, traceparent: None })
         .collect();
     let confirms = within("publishing", broker.publish(messages)).await.unwrap();
     assert_eq!(confirms, vec![Confirm::Confirmed; 5_000]);
@@ -394,7 +394,7 @@ pub async fn a_message_without_a_queue_is_not_lost(scene: Scene) {
     let broker = scene.open().await;
     let key = lane("undeclared", Priority::Standard, 0);
     let payload = Bytes::from_static(b"to nowhere");
-    let message = Outgoing { lane: key.clone(), payload: payload.clone() };
+    let message = Outgoing { lane: key.clone(), payload: payload.clone(), traceparent: None };
     let confirms = broker.publish(vec![message]).await.unwrap();
     if confirms == [Confirm::Confirmed] {
         let aside = broker.take_aside(Aside::Dead, 10).await.unwrap();
@@ -422,7 +422,9 @@ pub async fn shutdown_gives_back_what_is_unsettled(scene: Scene) {
     assert!(consumer.next().await.is_none() && consumer.try_next().is_none());
     // Too late to count.
     held.settle.ack();
-    assert!(broker.publish(vec![Outgoing { lane: key.clone(), payload: Bytes::new() }]).await.is_err());
+    assert!(
+        broker.publish(vec![Outgoing { lane: key.clone(), payload: Bytes::new(), traceparent: None }]).await.is_err()
+    );
     assert!(broker.consume("alpha", 1).await.is_err());
     within("shutting down again", broker.shutdown()).await;
 
@@ -458,7 +460,7 @@ pub async fn a_message_above_the_limit_is_refused(scene: Scene) {
     let broker = scene.alpha().await;
     let key = lane("alpha", Priority::High, 0);
     let payload = Bytes::from(vec![b'x'; MAX_MESSAGE_BYTES + 1]);
-    let refused = broker.publish(vec![Outgoing { lane: key.clone(), payload }]).await;
+    let refused = broker.publish(vec![Outgoing { lane: key.clone(), payload, traceparent: None }]).await;
     assert!(matches!(&refused, Err(Error::Setup(text)) if text.contains("too large")), "{refused:?}");
     publish(&*broker, &key, &numbered("m", 1)).await;
     broker.shutdown().await;

@@ -24,7 +24,7 @@ pub async fn an_arrival_is_admitted_with_its_recorded_request(lab: Lab) {
                 job.options.tags.insert("split".to_owned(), "dev\u{fc}".to_owned());
                 job.options.metadata =
                     Metadata::from_json(r#"{"z":12345678901234567890123, "a":[1.10,{"x":null}]}"#.to_owned());
-                job.options.cache = gristmill_common::job::CachePolicy::ReadOnly;
+                job.options.cache = "read-only".parse().unwrap();
                 job.options.service_tier = Some("flex".to_owned());
                 job.options.est_tokens = Some(1234);
                 job.lane.lane = 3;
@@ -102,15 +102,16 @@ pub async fn a_waiting_job_is_taken_only_when_due(lab: Lab) {
     let (first, second) = (lab.worker(LONG).await, lab.worker(LONG).await);
     let queued_at = ticket(&lab.store.admit(first, arrivals(&submitted.jobs)).await.unwrap()[0]).queued_at;
     let earlier = vec![EarlierAttempt {
-        attempt: 2,
-        class: ErrorClass::RateLimit,
         status: Some(429),
         message: "slow down, \u{1f600}".to_owned(),
-        fell_back: None,
+        ..EarlierAttempt::new(2, ErrorClass::RateLimit)
     }];
     let settlement = Settlement {
         job: reference(&submitted.jobs[0], 1),
+        tags: Arc::default(),
+        spends: None,
         attempts: vec![attempt(1), attempt(2)],
+        caching: None,
         end: End::Wake(Wake {
             after: Duration::from_millis(500),
             reason: "rate limit".to_owned(),
@@ -118,6 +119,7 @@ pub async fn a_waiting_job_is_taken_only_when_due(lab: Lab) {
             attempts: 1,
             faults: 3,
             earlier: earlier.clone(),
+            spent_pico_usd: Some(7),
         }),
     };
     let flushed = lab.store.flush(first, &[settlement]).await.unwrap();

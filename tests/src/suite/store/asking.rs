@@ -6,7 +6,8 @@ use gristmill_common::failure::ErrorClass;
 use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::outcome::{AttemptRecord, Status};
 use gristmill_common::store::{
-    BatchSelector, Cursor, DeploymentReport, Forgotten, JobLine, JobPlace, JobSelector, Renewal, Settlement,
+    BatchSelector, Cursor, DeploymentReport, Forgotten, JobLine, JobPlace, JobSelector, Renewal, STRIPPED_BODY,
+    Settlement, Stripped,
 };
 
 use super::{LONG, Lab, attempt, eventually, failure, now, owner, settle, stranger, success, wake};
@@ -232,4 +233,43 @@ pub async fn batches_that_ended_before_a_time_are_told_oldest_first(lab: Lab) {
     assert_eq!(names(lab.batch(first.id).await.finished_at.unwrap()).await, ["second"]);
     assert!(names(now() - LONG).await.is_empty());
     assert_eq!(lab.other.ended_before(now() + LONG, 1).await.unwrap().len(), 1);
+}
+
+pub async fn bodies_are_emptied_in_steps_and_such_jobs_run_no_more(lab: Lab) {
+    let submitted = lab.submitted("sweep", 5).await;
+    let worker = lab.worker(LONG).await;
+    lab.ended(worker, &submitted.jobs[..4], &success("a \u{1}")).await;
+    let mut failed = failure("no");
+    if let Some(error) = &mut failed.error {
+        (error.message, error.body) = ("no".to_owned(), Some("{\"a\":\"\0\"}".to_owned()));
+    }
+    lab.ended(worker, &submitted.jobs[4..], &failed).await;
+    let before = lab.rows(submitted.id, 5).await;
+    let first = lab.owner.strip(submitted.id, None, 3).await.unwrap();
+    assert_eq!((first.requests, first.results, first.next), (3, 3, Some(submitted.jobs[2].id)));
+    let second = lab.owner.strip(submitted.id, first.next, 3).await.unwrap();
+    assert_eq!((second.requests, second.results, second.next), (2, 2, None));
+    assert_eq!(lab.owner.strip(submitted.id, None, 3).await.unwrap(), Stripped::default(), "it is done");
+    for (before, after) in before.iter().zip(lab.rows(submitted.id, 5).await) {
+        assert_eq!((&after.result.response, &after.result.output_text), (&None, &None));
+        assert_eq!((&after.custom_id, after.result.usage), (&before.custom_id, before.result.usage));
+        let errors =
+            [&before.result.error, &after.result.error].map(|error| error.as_ref().map(|error| &error.message));
+        assert_eq!(errors[0], errors[1]);
+        assert_eq!(after.result.error.and_then(|error| error.body), None);
+        let detail = lab.store.job(submitted.id, after.job_id).await.unwrap().unwrap();
+        assert_eq!(detail.job.body, STRIPPED_BODY);
+    }
+    let all = lab.store.retry(submitted.id, &Status::ALL, Cursor::default(), 10).await.unwrap_err();
+    let one = lab.store.retry_jobs(submitted.id, &Status::ALL, &[submitted.jobs[4].id]).await.unwrap_err();
+    for refused in [all, one] {
+        assert!(refused.to_string().contains("were pruned"), "{refused}");
+    }
+}
+
+pub async fn an_open_batch_keeps_its_bodies(lab: Lab) {
+    let submitted = lab.submitted("sweep", 2).await;
+    assert_eq!(lab.owner.strip(submitted.id, None, 10).await.unwrap(), Stripped::default());
+    let detail = lab.store.job(submitted.id, submitted.jobs[0].id).await.unwrap().unwrap();
+    assert_ne!(detail.job.body, STRIPPED_BODY);
 }

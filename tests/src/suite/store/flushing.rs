@@ -1,5 +1,6 @@
 //! What is written when runs end or wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_common::batch::BatchState;
@@ -36,7 +37,10 @@ pub async fn counters_say_what_the_attempts_used(lab: Lab) {
     let settlements = [
         Settlement {
             job: held[0].clone(),
+            tags: Arc::default(),
+            spends: None,
             attempts: vec![free.clone(), attempt(2), attempt(3)],
+            caching: None,
             end: End::Result(Box::new(success("a"))),
         },
         wake(&held[1], LONG),
@@ -50,8 +54,14 @@ pub async fn counters_say_what_the_attempts_used(lab: Lab) {
     let unknown = lab.submitted("unknown", 1).await;
     assert_eq!(lab.batch(unknown.id).await.cost_pico_usd, Some(0), "nothing was called");
     let held = lab.admitted(worker, &unknown.jobs).await;
-    let settlement =
-        Settlement { job: held[0].clone(), attempts: vec![free], end: End::Result(Box::new(success("a"))) };
+    let settlement = Settlement {
+        job: held[0].clone(),
+        tags: Arc::default(),
+        spends: None,
+        attempts: vec![free],
+        caching: None,
+        end: End::Result(Box::new(success("a"))),
+    };
     lab.store.flush(worker, &[settlement]).await.unwrap();
     assert_eq!(lab.batch(unknown.id).await.cost_pico_usd, None, "no call told what it cost");
 }

@@ -67,7 +67,7 @@ pub async fn a_job_on_which_too_many_owners_died_fails(lab: Lab) {
         let dying = lab.worker(SHORT).await;
         lab.admitted(dying, &submitted.jobs[..1]).await;
         if death > 1 {
-            assert!(lab.store.calling(dying, submitted.jobs[0].id).await.unwrap());
+            assert!(lab.store.calling(dying, submitted.jobs[0].id, None).await.unwrap());
         }
         let (returned, poisoned) = lab.buried(3).await;
         assert_eq!((returned, poisoned), if death < 3 { (1, 0) } else { (0, 1) }, "death {death}");
@@ -105,8 +105,8 @@ pub async fn a_job_that_dead_owners_held_and_did_not_call_counts_one_death(lab: 
     for death in 2..=3 {
         let dying = lab.worker(SHORT).await;
         lab.admitted(dying, &submitted.jobs).await;
-        assert!(lab.store.calling(dying, submitted.jobs[1].id).await.unwrap());
-        assert!(!lab.other.calling(owner(), submitted.jobs[1].id).await.unwrap(), "nobody else holds it");
+        assert!(lab.store.calling(dying, submitted.jobs[1].id, None).await.unwrap());
+        assert!(!lab.other.calling(owner(), submitted.jobs[1].id, None).await.unwrap(), "nobody else holds it");
         assert_eq!(lab.buried(3).await, if death == 2 { (2, 0) } else { (1, 1) });
         lab.due(if death == 2 { 2 } else { 1 }).await;
     }

@@ -46,7 +46,53 @@ macro_rules! store_suite {
                 jobs_that_wait_for_a_resumed_deployment_are_due
                 an_ended_batch_is_forgotten_in_steps
                 an_open_batch_is_not_forgotten
+                bodies_are_emptied_in_steps_and_such_jobs_run_no_more
+                an_open_batch_keeps_its_bodies
                 batches_that_ended_before_a_time_are_told_oldest_first
+            }
+            booking {
+                sums_are_those_of_the_rows
+                a_flush_that_is_repeated_is_counted_once
+                runs_that_nobody_answers_are_counted
+                sums_stay_as_they_grow_old
+                sums_of_a_deleted_batch_keep_its_project
+                the_sums_of_a_project_are_deleted_with_it
+                what_a_run_has_cost_is_told_when_it_comes_back
+                what_a_run_has_cost_stays_where_no_worker_ends_it
+                a_corrected_cost_moves_every_sum_and_keeps_the_old_one
+                an_estimated_cost_stays_estimated
+                prices_are_kept_as_they_were_first_told
+                calls_that_may_be_lost_with_their_owner_are_listed_with_a_bound
+                an_owner_lost_no_more_calls_than_it_could_make
+            }
+            budgeting {
+                a_budget_is_leased_to_each_within_what_is_left
+                a_flush_takes_calls_off_their_budgets_once
+                a_new_budget_counts_what_was_spent_before_and_is_corrected_by_the_records
+                thresholds_are_told_once_until_somebody_took_them
+                jobs_that_wait_for_a_budget_are_woken_when_it_is_raised
+                a_batch_with_a_limit_has_a_budget_until_it_ends
+            }
+            caching {
+                equal_requests_are_called_once_and_the_others_are_answered
+                equal_requests_of_two_workers_at_once_are_called_once
+                whoever_waits_is_woken_whichever_commits_first
+                the_cache_has_no_part_in_what_does_not_ask_for_it
+                samples_of_one_request_stay_apart
+                projects_and_simulated_batches_have_answers_of_their_own
+                who_only_reads_keeps_nothing_and_who_only_writes_is_not_answered
+                a_call_under_way_is_waited_for_by_who_only_reads
+                a_call_that_comes_back_is_still_waited_for
+                who_waited_for_a_call_that_failed_makes_its_own
+                who_waited_for_a_cancelled_run_waits_for_the_next_one
+                who_waited_for_a_poisonous_run_makes_its_own
+                a_run_that_waits_ends_at_its_deadline
+                a_new_run_asks_again_and_one_of_a_success_is_called
+                an_answer_that_is_not_to_be_kept_lets_the_others_call
+                answers_go_when_their_time_is_over
+                the_least_recently_used_answers_go_first
+                answers_are_cleared_by_project
+                an_owner_that_asks_again_is_told_the_same
             }
             cancelling {
                 a_cancelled_batch_ends_what_nobody_holds
@@ -112,6 +158,11 @@ macro_rules! store_suite {
                 two_copies_of_a_letter_buried_at_once_count_once
                 a_job_of_an_unknown_batch_shows_in_the_days_batch
                 a_letter_ends_the_run_that_it_is_of
+            }
+            looking {
+                the_newest_runs_of_all_batches_come_first
+                a_models_runs_are_found_among_others
+                a_run_after_the_first_is_a_line_of_its_own
             }
             producing {
                 a_new_batch_is_held_by_its_producer
@@ -209,6 +260,7 @@ mod tests {
         let parts = [
             include_str!("admission.rs"),
             include_str!("adoption.rs"),
+            include_str!("caching.rs"),
             include_str!("cancelling.rs"),
             include_str!("closing.rs"),
             include_str!("flushing.rs"),

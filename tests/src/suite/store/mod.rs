@@ -27,6 +27,9 @@ use gristmill_common::store::{
 pub mod admission;
 pub mod adoption;
 pub mod asking;
+pub mod booking;
+pub mod budgeting;
+pub mod caching;
 pub mod cancelling;
 pub mod closing;
 pub mod flushing;
@@ -34,6 +37,7 @@ pub mod keeping;
 pub mod letters;
 pub mod limiting;
 mod list;
+pub mod looking;
 pub mod producing;
 pub mod random;
 pub mod reading;
@@ -55,6 +59,8 @@ pub struct Lab {
     pub other: Arc<dyn Store>,
     /// A handle with the rights of the schema's owner, who alone deletes.
     pub owner: Arc<dyn Store>,
+    /// A handle that keeps answers for a short time, small ones, and few of them; see [`caching::BRIEF`].
+    pub brief: Arc<dyn Store>,
     /// What lives as long as the database.
     pub guard: Box<dyn Any + Send + Sync>,
 }
@@ -170,7 +176,9 @@ pub fn attempt(number: u32) -> AttemptRecord {
         usage: Usage { input_tokens: Some(100), output_tokens: Some(10), ..Usage::default() },
         cost_pico_usd: Some(1_500_000),
         cost_basis: CostBasis::Reported,
+        bound_pico_usd: None,
         price_ref: None,
+        billed: None,
         request_id: None,
         error: None,
     }
@@ -210,13 +218,35 @@ pub fn failure(message: &str) -> JobResult {
 
 /// A run that ends after one call.
 pub fn settle(job: &JobRef, result: JobResult) -> Settlement {
-    Settlement { job: job.clone(), attempts: vec![attempt(1)], end: End::Result(Box::new(result)) }
+    Settlement {
+        job: job.clone(),
+        tags: Arc::default(),
+        spends: None,
+        attempts: vec![attempt(1)],
+        caching: None,
+        end: End::Result(Box::new(result)),
+    }
 }
 
 /// A run that comes back after one call.
 pub fn wake(job: &JobRef, after: Duration) -> Settlement {
-    let wake = Wake { after, reason: "retry".to_owned(), calls: 1, attempts: 1, faults: 0, earlier: Vec::new() };
-    Settlement { job: job.clone(), attempts: vec![attempt(1)], end: End::Wake(wake) }
+    let wake = Wake {
+        after,
+        reason: "retry".to_owned(),
+        calls: 1,
+        attempts: 1,
+        faults: 0,
+        earlier: Vec::new(),
+        spent_pico_usd: None,
+    };
+    Settlement {
+        job: job.clone(),
+        tags: Arc::default(),
+        spends: None,
+        attempts: vec![attempt(1)],
+        caching: None,
+        end: End::Wake(wake),
+    }
 }
 
 pub fn ticket(verdict: &Verdict) -> &Ticket {

@@ -152,6 +152,7 @@ impl<'a> Model<'a> {
             attempts: made,
             faults: 0,
             earlier: Vec::new(),
+            spent_pico_usd: None,
         };
         let end = match self.dice.roll(6) {
             0..2 => End::Wake(wake),
@@ -159,7 +160,7 @@ impl<'a> Model<'a> {
             4 => End::Result(Box::new(failure("no"))),
             _ => End::Result(Box::new(ended(Status::Cancelled, ErrorClass::Cancelled, "stop"))),
         };
-        Settlement { job, attempts, end }
+        Settlement { job, tags: Arc::default(), spends: None, attempts, caching: None, end }
     }
 
     async fn queue_what_is_due(&mut self) {
@@ -253,7 +254,14 @@ impl<'a> Model<'a> {
                             _ => return None,
                         };
                         let end = End::Result(Box::new(result));
-                        Some(Settlement { job: ticket.job, attempts: Vec::new(), end })
+                        Some(Settlement {
+                            job: ticket.job,
+                            tags: Arc::default(),
+                            spends: None,
+                            attempts: Vec::new(),
+                            caching: None,
+                            end,
+                        })
                     })
                     .collect();
                 self.store().flush(owner, &settlements).await.unwrap();

@@ -1,10 +1,11 @@
 //! What is written is what is read, whatever it holds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gristmill_common::failure::{Cause, EarlierAttempt, ErrorClass, ErrorRecord, FellBack, SCHEMA_VERSION};
-use gristmill_common::job::{CachePolicy, Job, Metadata};
+use gristmill_common::job::{CacheMode, CachePolicy, Job, Metadata};
 use gristmill_common::outcome::{AttemptRecord, CostBasis, JobResult, Status, Usage};
 use gristmill_common::store::{End, Settlement};
 use proptest::collection::{btree_map, vec};
@@ -83,11 +84,11 @@ fn error(class: ErrorClass, text: &str) -> ErrorRecord {
         retryable: true,
         verdict: Some(text.to_owned()),
         earlier: vec![EarlierAttempt {
-            attempt: 1,
-            class: ErrorClass::Other("QuantumError".to_owned()),
-            status: None,
             message: text.to_owned(),
+            underlying: Some(ErrorClass::Overloaded),
+            times: 12,
             fell_back: Some(FellBack { to: "other".to_owned(), attempts: 2 }),
+            ..EarlierAttempt::new(1, ErrorClass::Other("QuantumError".to_owned()))
         }],
         extra: serde_json::Map::from_iter([("region".to_owned(), serde_json::json!({"deep": [text, 1.5]}))]),
     }
@@ -178,7 +179,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 fn any_earlier() -> impl Strategy<Value = EarlierAttempt> {
     (any::<u32>(), proptest::sample::select(classes()), option::of(100u16..1000), any_text()).prop_map(
-        |(attempt, class, status, message)| EarlierAttempt { attempt, class, status, message, fell_back: None },
+        |(attempt, class, status, message)| EarlierAttempt { status, message, ..EarlierAttempt::new(attempt, class) },
     )
 }
 
@@ -250,7 +251,14 @@ pub async fn errors_of_every_class_with_any_fields_come_back_equal(lab: Lab) {
             let error = Some(Box::new(error.clone()));
             let result = JobResult { status: Status::Failed, error: error.clone(), ..success("so far") };
             let attempts = vec![AttemptRecord { error, ..attempt(1) }];
-            Settlement { job: job.clone(), attempts, end: End::Result(Box::new(result)) }
+            Settlement {
+                job: job.clone(),
+                tags: Arc::default(),
+                spends: None,
+                attempts,
+                caching: None,
+                end: End::Result(Box::new(result)),
+            }
         })
         .collect();
     let flushed = lab.store.flush(worker, &settlements).await.unwrap();
@@ -323,7 +331,8 @@ pub async fn requests_come_back_as_they_were(lab: Lab) {
         job.options.service_tier = Some(text);
         job.options.sample = u32::from(u16::MAX);
         job.options.num_retries = Some(0);
-        job.options.cache = [CachePolicy::On, CachePolicy::WriteOnly][usize::try_from(ordinal % 2).unwrap()];
+        job.options.cache = [CachePolicy::ON, CachePolicy { mode: CacheMode::WriteOnly, sampled: true }]
+            [usize::try_from(ordinal % 2).unwrap()];
         job.options.est_tokens = Some(2_000_000_000);
         job.options.deadline = Some(now() + LONG);
     };
@@ -356,10 +365,12 @@ pub async fn attempts_of_every_shape_are_taken(lab: Lab) {
         full.model = format!("gpt {number} \u{fc}").into();
         full.served_model = Some((*text).to_owned());
         full.service_tier = Some((*text).to_owned());
-        full.price_ref = Some("2026-11-01/gpt-4o".to_owned());
+        full.price_ref = Some("gpt-4o@0123abcd".into());
         full.request_id = Some((*text).to_owned());
         full.error = Some(Box::new(error(ErrorClass::Overloaded, text)));
         full.cost_basis = CostBasis::Estimated;
+        full.bound_pico_usd = Some(9_000_000_000_001);
+        full.billed = Some(r#"{"a":1}"#.to_owned());
         full.counted = false;
         attempts.push(full);
     }
@@ -372,7 +383,14 @@ pub async fn attempts_of_every_shape_are_taken(lab: Lab) {
     };
     attempts.push(bare);
     let count = u64::try_from(attempts.len()).unwrap();
-    let settlement = Settlement { job: held[0].clone(), attempts, end: End::Result(Box::new(success("ok"))) };
+    let settlement = Settlement {
+        job: held[0].clone(),
+        tags: Arc::default(),
+        spends: None,
+        attempts,
+        caching: None,
+        end: End::Result(Box::new(success("ok"))),
+    };
     let flushed = lab.store.flush(worker, &[settlement]).await.unwrap();
     assert_eq!((flushed.attempts, flushed.rejected), (count, 0));
     assert_eq!(lab.batch(submitted.id).await.calls, count);

@@ -1,5 +1,6 @@
 //! What a batch that stands still waits for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gristmill_common::store::{End, Settlement, Wait, Wake};
@@ -18,7 +19,14 @@ pub async fn what_a_batch_waits_for_is_told_by_group_and_reason(lab: Lab) {
     let mut settlements: Vec<Settlement> = held[..3].iter().map(|job| wake(job, LONG)).collect();
     let End::Wake(retry) = &settlements[0].end else { panic!("it waits") };
     let soon = Wake { after: Duration::ZERO, reason: "deployment gpt-4o: set a key".to_owned(), ..retry.clone() };
-    settlements.push(Settlement { job: held[3].clone(), attempts: Vec::new(), end: End::Wake(soon) });
+    settlements.push(Settlement {
+        job: held[3].clone(),
+        tags: Arc::default(),
+        spends: None,
+        attempts: Vec::new(),
+        caching: None,
+        end: End::Wake(soon),
+    });
     lab.store.flush(worker, &settlements).await.unwrap();
     let waits = lab.store.waits(submitted.id, 10).await.unwrap();
     let said: Vec<_> = waits.iter().map(|wait| (&*wait.group, wait.reason.as_deref(), wait.jobs)).collect();

@@ -63,6 +63,11 @@ impl<'a> Message<'a> {
         self.0.get("usage").and_then(Json::as_object).map(|usage| Counts::of(usage).into()).unwrap_or_default()
     }
 
+    /// Returns the `usage` as it was written.
+    pub(in crate::provider) fn usage_text(&self) -> Option<String> {
+        self.0.get("usage").filter(|usage| usage.as_object().is_some()).map(ToString::to_string)
+    }
+
     /// Returns the text of the answer; none where there are only calls of tools.
     pub(in crate::provider) fn text(&self) -> Option<String> {
         let mut text = String::new();

@@ -1,0 +1,404 @@
+//! The response cache: asked in the transaction of an admission, filled in that of a flush.
+//!
+//! Whoever waits for a call locks the call's row first (`FOR SHARE`), and whoever ends the call changes that row before it looks for
+//! those who wait: so either the one sees the answer, or the other sees the one who waits. Rows of the cache are locked in order of
+//! key, behind everything else of their transaction; of the live rows that are woken only those that nobody holds are taken.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::postgres::{PgBindIterExt as _, PgPool, PgRow};
+use sqlx::{PgConnection, Row as _};
+use uuid::Uuid;
+
+use super::super::cache::{
+    ASK_AGAIN, Ask, DOUBTED_AFTER, Found, Left, MOST_WOKEN, Plan, Told, USED_EVERY, WAITS, claims, cost_of_answer,
+    is_in_vain, plan,
+};
+use super::super::{AnswerCache, CacheSize, CachedAnswer, Error, Result, Settlement};
+use super::row::{big, count, int, seconds, small, text};
+use super::{LONG_PATIENCE, PostgresStore, again, failed, within};
+use crate::cache::{CacheKey, CacheRules};
+use crate::id::{JobId, OwnerId, PartDay};
+use crate::outcome::{JobResult, Status, Usage};
+
+const ASKING: &str = "asking the response cache";
+const KEEPING: &str = "keeping answers in the response cache";
+const PRUNING: &str = "pruning the response cache";
+
+const SUCCEEDED: &str = "-- which of these have succeeded before
+SELECT DISTINCT job_id FROM gristmill.result WHERE part_day = $1 AND job_id = ANY ($2) AND status = 'succeeded'";
+
+const LOOK: &str = "-- what stands under these keys
+SELECT key, job_id, response IS NULL AS open, coalesce(expires_at <= now(), false) AS expired,
+       used_at < now() - make_interval(secs => $2) AS stale, bytes
+FROM gristmill.response_cache WHERE key = ANY ($1)";
+
+const CLAIM: &str = "-- these calls are under way
+INSERT INTO gristmill.response_cache AS c (key, project, job_id)
+SELECT t.key, t.project, t.job_id FROM UNNEST($1::bytea[], $2::text[], $3::uuid[]) AS t (key, project, job_id)
+ORDER BY t.key
+ON CONFLICT (key) DO UPDATE
+SET project = EXCLUDED.project, job_id = EXCLUDED.job_id, response = NULL, output_text = NULL, bytes = 0,
+    created_at = now(), used_at = now(), expires_at = NULL
+WHERE c.response IS NOT NULL AND c.expires_at <= now()
+RETURNING key";
+
+const LOOK_AND_LOCK: &str = "-- whose calls are these, until this commits
+SELECT key, job_id, response IS NULL AS open, coalesce(expires_at <= now(), false) AS expired, false AS stale, bytes
+FROM gristmill.response_cache WHERE key = ANY ($1) ORDER BY key FOR SHARE";
+
+const ANSWERS: &str = "-- answers
+SELECT key, response::text AS response, provider, deployment, served_model, finish_reason, output_text, input_tokens,
+       cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+       (cost_usd * 1000000000000)::bigint AS cost_pico_usd
+FROM gristmill.response_cache WHERE key = ANY ($1) AND response IS NOT NULL";
+
+const USED: &str = "-- answers that were used
+UPDATE gristmill.response_cache SET used_at = now()
+WHERE key IN (SELECT key FROM gristmill.response_cache WHERE key = ANY ($1) ORDER BY key FOR UPDATE SKIP LOCKED)";
+
+const WAIT: &str = "-- runs that wait for an equal one
+UPDATE gristmill.live l
+SET state = 1, owner = NULL, version = l.version + 1, reason = $6, waits_for = t.waits_for,
+    wake_at = least(now() + make_interval(secs => t.after), t.deadline)
+FROM UNNEST($2::uuid[], $3::uuid[], $4::double precision[], $5::timestamptz[]) AS t (job_id, waits_for, after, deadline)
+WHERE l.job_id = t.job_id AND l.owner = $1 AND l.state = 0";
+
+/// Tells each of the runs what the cache has for it; those that are not told make their call.
+pub(super) async fn ask(tx: &mut PgConnection, owner: OwnerId, asks: &mut [Ask]) -> Result<HashMap<JobId, Told>> {
+    if asks.is_empty() {
+        return Ok(HashMap::new());
+    }
+    ask_anew(tx, asks).await?;
+    let keys: HashSet<CacheKey> = asks.iter().filter(|ask| ask.reads).map(|ask| ask.caching.key).collect();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut found = look(tx, keys).await?;
+    let claims = claims(asks, &found);
+    // Calls that others have under way, and those that others claimed meanwhile.
+    let mut others: HashSet<CacheKey> = asks
+        .iter()
+        .filter(|ask| found.get(&ask.caching.key).is_some_and(|found| found.open && found.job != ask.job))
+        .map(|ask| ask.caching.key)
+        .collect();
+    if !claims.is_empty() {
+        let claimed = claim(tx, &claims).await?;
+        for (key, ask) in claims {
+            if claimed.contains(&key) {
+                found.insert(key, Found::claimed(ask.job));
+            } else {
+                others.insert(key);
+            }
+        }
+    }
+    if !others.is_empty() {
+        let locked = look_and_lock(tx, &others).await?;
+        found.retain(|key, _| !others.contains(key));
+        found.extend(locked);
+    }
+    carry_out(tx, owner, plan(asks, &found)).await
+}
+
+/// A new run of a job that had succeeded is a wish for another answer: it is not answered from here.
+async fn ask_anew(tx: &mut PgConnection, asks: &mut [Ask]) -> Result<()> {
+    let mut by_day: BTreeMap<PartDay, Vec<Uuid>> = BTreeMap::new();
+    for ask in asks.iter().filter(|ask| ask.run > 1 && ask.reads) {
+        by_day.entry(ask.job.part_day()).or_default().push(ask.job.uuid());
+    }
+    for (day, ids) in by_day {
+        let query = sqlx::query_scalar::<_, Uuid>(SUCCEEDED).bind(day).bind(ids);
+        let succeeded = query.fetch_all(&mut *tx).await.map_err(failed(ASKING))?;
+        for ask in asks.iter_mut().filter(|ask| succeeded.contains(&ask.job.uuid())) {
+            ask.reads = false;
+        }
+    }
+    Ok(())
+}
+
+fn bytes<'a>(keys: impl IntoIterator<Item = &'a CacheKey>) -> Vec<Vec<u8>> {
+    keys.into_iter().map(|key| key.0.to_vec()).collect()
+}
+
+fn key(row: &PgRow) -> CacheKey {
+    let mut key = [0; 32];
+    let bytes: &[u8] = row.get("key");
+    if bytes.len() == key.len() {
+        key.copy_from_slice(bytes);
+    }
+    CacheKey(key)
+}
+
+fn found(row: &PgRow) -> (CacheKey, Found) {
+    let found = Found {
+        job: JobId::from_uuid(row.get("job_id")),
+        open: row.get("open"),
+        expired: row.get("expired"),
+        stale: row.get("stale"),
+        bytes: row.get::<i32, _>("bytes").unsigned_abs().into(),
+    };
+    (key(row), found)
+}
+
+async fn look(tx: &mut PgConnection, keys: HashSet<CacheKey>) -> Result<HashMap<CacheKey, Found>> {
+    let query = sqlx::query(LOOK).bind(bytes(&keys)).bind(seconds(USED_EVERY));
+    let rows = query.fetch_all(&mut *tx).await.map_err(failed(ASKING))?;
+    Ok(rows.iter().map(found).collect())
+}
+
+async fn claim(tx: &mut PgConnection, claims: &BTreeMap<CacheKey, &Ask>) -> Result<HashSet<CacheKey>> {
+    let rows = sqlx::query(CLAIM)
+        .bind(bytes(claims.keys()))
+        .bind(claims.values().map(|ask| text(&ask.caching.project)).bind_iter())
+        .bind(claims.values().map(|ask| ask.job.uuid()).bind_iter())
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(failed(ASKING))?;
+    Ok(rows.iter().map(key).collect())
+}
+
+async fn look_and_lock(tx: &mut PgConnection, keys: &HashSet<CacheKey>) -> Result<HashMap<CacheKey, Found>> {
+    let rows = sqlx::query(LOOK_AND_LOCK).bind(bytes(keys)).fetch_all(&mut *tx).await.map_err(failed(ASKING))?;
+    Ok(rows.iter().map(found).collect())
+}
+
+async fn carry_out(tx: &mut PgConnection, owner: OwnerId, mut plan: Plan<'_>) -> Result<HashMap<JobId, Told>> {
+    let mut told = HashMap::new();
+    if !plan.read.is_empty() {
+        let query = sqlx::query(ANSWERS).bind(bytes(&plan.read));
+        let rows = query.fetch_all(&mut *tx).await.map_err(failed(ASKING))?;
+        let answers: HashMap<CacheKey, CachedAnswer> = rows.iter().map(|row| (key(row), answer(row))).collect();
+        for ask in plan.answered {
+            match answers.get(&ask.caching.key) {
+                Some(answer) => {
+                    told.insert(ask.job, Told::Answer(Box::new(answer.clone())));
+                }
+                // It was pruned just now.
+                None => plan.waiting.push((ask, None)),
+            }
+        }
+    }
+    if !plan.used.is_empty() {
+        sqlx::query(USED).bind(bytes(&plan.used)).execute(&mut *tx).await.map_err(failed(ASKING))?;
+    }
+    if !plan.waiting.is_empty() {
+        let all = || plan.waiting.iter();
+        sqlx::query(WAIT)
+            .bind(owner.uuid())
+            .bind(all().map(|(ask, _)| ask.job.uuid()).bind_iter())
+            .bind(all().map(|(_, waits_for)| waits_for.map(JobId::uuid)).bind_iter())
+            .bind(all().map(|(_, waits_for)| waits_for.map_or(0.0, |_| seconds(ASK_AGAIN))).bind_iter())
+            .bind(all().map(|(ask, _)| ask.deadline).bind_iter())
+            .bind(WAITS)
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(ASKING))?;
+        told.extend(all().map(|(ask, _)| (ask.job, Told::Wait)));
+    }
+    Ok(told)
+}
+
+fn answer(row: &PgRow) -> CachedAnswer {
+    CachedAnswer {
+        provider: row.get::<Option<&str>, _>("provider").map(Into::into),
+        deployment: row.get::<Option<&str>, _>("deployment").map(Into::into),
+        served_model: row.get("served_model"),
+        finish_reason: row.get("finish_reason"),
+        output_text: row.get("output_text"),
+        response: Bytes::copy_from_slice(row.get::<&str, _>("response").as_bytes()),
+        usage: Usage {
+            input_tokens: small(row, "input_tokens"),
+            cached_input_tokens: small(row, "cached_input_tokens"),
+            cache_write_tokens: small(row, "cache_write_tokens"),
+            output_tokens: small(row, "output_tokens"),
+            reasoning_tokens: small(row, "reasoning_tokens"),
+        },
+        cost_pico_usd: row.get("cost_pico_usd"),
+    }
+}
+
+const KEEP: &str = "-- keep answers
+INSERT INTO gristmill.response_cache AS c (
+    key, project, job_id, response, provider, deployment, served_model, finish_reason, output_text, input_tokens,
+    cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_usd, bytes, expires_at)
+SELECT t.key, t.project, t.job_id, t.response::json, t.provider, t.deployment, t.served_model, t.finish_reason, t.output_text,
+       t.input_tokens, t.cached_input_tokens, t.cache_write_tokens, t.output_tokens, t.reasoning_tokens,
+       t.cost_pico::numeric / 1000000000000, t.bytes, now() + make_interval(secs => $17)
+FROM UNNEST($1::bytea[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[], $15::bigint[], $16::integer[])
+     AS t (key, project, job_id, response, provider, deployment, served_model, finish_reason, output_text, input_tokens,
+           cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_pico, bytes)
+ORDER BY t.key
+ON CONFLICT (key) DO UPDATE
+SET project = EXCLUDED.project, job_id = EXCLUDED.job_id, response = EXCLUDED.response, provider = EXCLUDED.provider,
+    deployment = EXCLUDED.deployment, served_model = EXCLUDED.served_model, finish_reason = EXCLUDED.finish_reason,
+    output_text = EXCLUDED.output_text, input_tokens = EXCLUDED.input_tokens,
+    cached_input_tokens = EXCLUDED.cached_input_tokens, cache_write_tokens = EXCLUDED.cache_write_tokens,
+    output_tokens = EXCLUDED.output_tokens, reasoning_tokens = EXCLUDED.reasoning_tokens, cost_usd = EXCLUDED.cost_usd,
+    bytes = EXCLUDED.bytes, created_at = now(), used_at = now(), expires_at = EXCLUDED.expires_at";
+
+const LET_GO: &str = "-- calls that ended without an answer
+DELETE FROM gristmill.response_cache WHERE job_id = ANY ($1) AND response IS NULL RETURNING job_id";
+
+// The sum keeps the planner from the index of all that waits, which it would walk for the life of the statement.
+const WAKE: &str = "-- who waited for these
+UPDATE gristmill.live l
+SET version = l.version + 1, wake_at = now(), waits_for = CASE WHEN l.waits_for = ANY ($2) THEN l.job_id END
+WHERE l.job_id = ANY (ARRAY(
+    SELECT q.job_id FROM gristmill.live q
+    WHERE q.waits_for = ANY ($1) AND q.waits_for IS NOT NULL AND q.state + 0 = 1 AND q.job_id <> q.waits_for
+    ORDER BY q.job_id LIMIT $3 FOR UPDATE SKIP LOCKED))";
+
+/// Keeps the answers of runs that have ended, and wakes who waited for these.
+pub(super) async fn keep(
+    tx: &mut PgConnection,
+    rules: CacheRules,
+    results: &[(&Settlement, &JobResult)],
+) -> Result<()> {
+    let left = Left::of(results, rules);
+    if left.is_nothing() {
+        return Ok(());
+    }
+    if !left.answers.is_empty() {
+        let all = || left.answers.values().copied();
+        let results = || all().map(|(_, result)| result);
+        let usages = || results().map(|result| result.usage);
+        let caching = || all().filter_map(|(settlement, _)| settlement.caching.as_ref());
+        sqlx::query(KEEP)
+            .bind(bytes(left.answers.keys()))
+            .bind(caching().map(|caching| text(&caching.project)).bind_iter())
+            .bind(all().map(|(settlement, _)| settlement.job.id.uuid()).bind_iter())
+            .bind(results().map(|result| std::str::from_utf8(result.response.as_deref()?).ok()).bind_iter())
+            .bind(results().map(|result| result.provider.as_deref()).bind_iter())
+            .bind(results().map(|result| result.deployment.as_deref()).bind_iter())
+            .bind(results().map(|result| result.served_model.as_deref().map(text)).bind_iter())
+            .bind(results().map(|result| result.finish_reason.as_deref().map(text)).bind_iter())
+            .bind(results().map(|result| result.output_text.as_deref().map(text)).bind_iter())
+            .bind(usages().map(|usage| usage.input_tokens.map(int)).bind_iter())
+            .bind(usages().map(|usage| usage.cached_input_tokens.map(int)).bind_iter())
+            .bind(usages().map(|usage| usage.cache_write_tokens.map(int)).bind_iter())
+            .bind(usages().map(|usage| usage.output_tokens.map(int)).bind_iter())
+            .bind(usages().map(|usage| usage.reasoning_tokens.map(int)).bind_iter())
+            .bind(all().map(|(settlement, _)| cost_of_answer(settlement)).bind_iter())
+            .bind(all().map(|(settlement, _)| i32::try_from(settlement.weight()).unwrap_or(i32::MAX)).bind_iter())
+            .bind(seconds(rules.ttl))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(KEEPING))?;
+    }
+    if !left.without.is_empty() {
+        let query = sqlx::query(LET_GO).bind(left.without.iter().map(|job| job.uuid()).bind_iter());
+        query.execute(&mut *tx).await.map_err(failed(KEEPING))?;
+    }
+    wake(tx, &left.ended).await
+}
+
+/// Lets go of the calls of jobs that nobody answers any more, and wakes who waited for these.
+pub(super) async fn let_go(tx: &mut PgConnection, jobs: impl Iterator<Item = JobId>, status: Status) -> Result<()> {
+    let query = sqlx::query_scalar::<_, Uuid>(LET_GO).bind(jobs.map(JobId::uuid).bind_iter());
+    let ended = query.fetch_all(&mut *tx).await.map_err(failed(KEEPING))?;
+    let ended: Vec<(JobId, bool)> = ended.into_iter().map(|id| (JobId::from_uuid(id), is_in_vain(status))).collect();
+    if ended.is_empty() { Ok(()) } else { wake(tx, &ended).await }
+}
+
+async fn wake(tx: &mut PgConnection, ended: &[(JobId, bool)]) -> Result<()> {
+    sqlx::query(WAKE)
+        .bind(ended.iter().map(|(job, _)| job.uuid()).bind_iter())
+        .bind(ended.iter().filter(|(_, in_vain)| *in_vain).map(|(job, _)| job.uuid()).bind_iter())
+        .bind(MOST_WOKEN)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed("waking who waits for an equal request"))?;
+    Ok(())
+}
+
+const SIZE: &str = "-- how large the response cache is
+SELECT count(*) FILTER (WHERE response IS NOT NULL) AS answers, coalesce(sum(bytes), 0)::bigint AS bytes,
+       count(*) FILTER (WHERE response IS NULL) AS open
+FROM gristmill.response_cache WHERE $1::text IS NULL OR project = $1";
+
+const CLEAR: &str = "-- delete answers
+DELETE FROM gristmill.response_cache
+WHERE key IN (SELECT key FROM gristmill.response_cache
+              WHERE response IS NOT NULL AND ($1::text IS NULL OR project = $1) LIMIT $2 FOR UPDATE SKIP LOCKED)";
+
+const EXPIRED: &str = "-- delete answers whose time is over
+DELETE FROM gristmill.response_cache
+WHERE key IN (SELECT key FROM gristmill.response_cache WHERE expires_at <= now() AND response IS NOT NULL
+              ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)";
+
+// The job and its call come and go together; only what was lost on the way is found here.
+const DOUBTED: &str = "-- calls that nobody makes
+DELETE FROM gristmill.response_cache c
+WHERE c.response IS NULL AND c.created_at < now() - make_interval(secs => $1)
+  AND NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = c.job_id)";
+
+// From one to the next job that is waited for, by the index: as many steps as there are such jobs, whoever waits.
+const WAITED_FOR: &str = "-- jobs that are waited for and have ended
+WITH RECURSIVE waited AS (
+    (SELECT waits_for FROM gristmill.live WHERE waits_for IS NOT NULL ORDER BY waits_for LIMIT 1)
+    UNION ALL
+    SELECT (SELECT l.waits_for FROM gristmill.live l WHERE l.waits_for > w.waits_for ORDER BY l.waits_for LIMIT 1)
+    FROM waited w WHERE w.waits_for IS NOT NULL)
+SELECT w.waits_for FROM waited w
+WHERE w.waits_for IS NOT NULL AND NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = w.waits_for) LIMIT $1";
+
+const BYTES: &str = "-- bytes of all answers
+SELECT coalesce(sum(bytes), 0)::bigint FROM gristmill.response_cache";
+
+const LEAST_USED: &str = "-- delete answers that were not used for longest
+DELETE FROM gristmill.response_cache
+WHERE key IN (SELECT o.key FROM (SELECT c.key, sum(c.bytes) OVER (ORDER BY c.used_at, c.key) - c.bytes AS before
+                                 FROM (SELECT key, used_at, bytes FROM gristmill.response_cache
+                                       WHERE response IS NOT NULL ORDER BY used_at, key LIMIT $2) c) o
+              WHERE o.before < $1)";
+
+async fn size(pool: &PgPool, project: Option<&str>) -> Result<CacheSize> {
+    let row = sqlx::query(SIZE).bind(project).fetch_one(pool).await.map_err(failed("reading the response cache"))?;
+    Ok(CacheSize { answers: count(&row, "answers"), bytes: count(&row, "bytes"), open: count(&row, "open") })
+}
+
+async fn prune(pool: &PgPool, rules: CacheRules, limit: u32) -> Result<u64> {
+    let limit = i64::from(limit);
+    let mut tx = pool.begin().await.map_err(failed(PRUNING))?;
+    let expired = sqlx::query(EXPIRED).bind(limit).execute(&mut *tx).await.map_err(failed(PRUNING))?;
+    let mut changed = expired.rows_affected();
+    let bytes: i64 = sqlx::query_scalar(BYTES).fetch_one(&mut *tx).await.map_err(failed(PRUNING))?;
+    let too_many = bytes.saturating_sub(big(rules.max_bytes));
+    if too_many > 0 {
+        let query = sqlx::query(LEAST_USED).bind(too_many).bind(limit);
+        changed += query.execute(&mut *tx).await.map_err(failed(PRUNING))?.rows_affected();
+    }
+    let query = sqlx::query(DOUBTED).bind(seconds(DOUBTED_AFTER));
+    changed += query.execute(&mut *tx).await.map_err(failed(PRUNING))?.rows_affected();
+    let query = sqlx::query_scalar::<_, Uuid>(WAITED_FOR).bind(limit);
+    let ended = query.fetch_all(&mut *tx).await.map_err(failed(PRUNING))?;
+    if !ended.is_empty() {
+        let ended: Vec<(JobId, bool)> = ended.into_iter().map(|id| (JobId::from_uuid(id), false)).collect();
+        wake(&mut tx, &ended).await?;
+    }
+    tx.commit().await.map_err(failed(PRUNING))?;
+    Ok(changed)
+}
+
+async fn clear(pool: &PgPool, project: Option<&str>, limit: u32) -> Result<u64> {
+    let query = sqlx::query(CLEAR).bind(project).bind(i64::from(limit));
+    Ok(query.execute(pool).await.map_err(failed("clearing the response cache"))?.rows_affected())
+}
+
+#[async_trait]
+impl AnswerCache for PostgresStore {
+    async fn cache_size(&self, project: Option<&str>) -> Result<CacheSize> {
+        within(LONG_PATIENCE, size(&self.cold, project)).await
+    }
+
+    async fn prune_cache(&self, limit: u32) -> Result<u64> {
+        again!(within(LONG_PATIENCE, prune(&self.cold, self.cache, limit)))
+    }
+
+    async fn clear_cache(&self, project: Option<&str>, limit: u32) -> Result<u64> {
+        again!(within(LONG_PATIENCE, clear(&self.cold, project, limit)))
+    }
+}
