@@ -121,6 +121,22 @@ fn calls_at_once_are_never_given_twice_and_end_up_shared() {
 }
 
 #[test]
+fn what_comes_between_two_asks_has_room_and_takes_nobody_elses() {
+    let mut account = Account::default();
+    let owners = owners(2);
+    let most = Limits { max_parallel_requests: Some(40), ..Limits::default() };
+    let mut lease = |owner: usize, slots: u64| {
+        let ask = Ask { slots, full: false, ..ask(most, 0) };
+        account.lease(START, owners[owner], &ask).slots
+    };
+    assert_eq!(lease(0, 1), Some(20), "alone, with one job that waits");
+    assert_eq!(lease(1, 64), Some(20), "what nobody holds");
+    assert_eq!(lease(0, 64), Some(20));
+    assert_eq!(lease(0, 0), Some(0), "nothing waits and nothing runs");
+    assert_eq!(lease(1, 64), Some(40));
+}
+
+#[test]
 fn a_pause_stops_the_fleet_and_its_end_is_a_ramp() {
     let mut account = Account::default();
     let owners = owners(2);
