@@ -143,36 +143,27 @@ CREATE TABLE gristmill.alert (
 
 CREATE INDEX alert_due ON gristmill.alert (due_at) WHERE due_at IS NOT NULL;
 
--- Answers by what was asked. Without an answer, the call of `job_id` is under way and others wait for it.
+-- Where answers stand, by what was asked. Without a run, the call of `job_id` is under way and others wait for it.
 DROP TABLE gristmill.response_cache;
 CREATE TABLE gristmill.response_cache (
     -- SHA-256 over all that changes the answer, the project included where answers are not shared
-    key                 bytea       PRIMARY KEY,
-    project             text        NOT NULL DEFAULT '',
-    job_id              uuid        NOT NULL,
-    response            json,
-    provider            text,
-    deployment          text,
-    served_model        text,
-    finish_reason       text,
-    output_text         text,
-    input_tokens        integer,
-    cached_input_tokens integer,
-    cache_write_tokens  integer,
-    output_tokens       integer,
-    reasoning_tokens    integer,
-    cost_usd            numeric(20, 12),
-    bytes               integer     NOT NULL DEFAULT 0,
-    created_at          timestamptz NOT NULL DEFAULT now(),
+    key        bytea       PRIMARY KEY,
+    project    text        NOT NULL DEFAULT '',
+    job_id     uuid        NOT NULL,
+    -- the result of this run has the answer
+    run        integer,
+    -- what the call cost that gave it
+    cost_usd   numeric(20, 12),
+    bytes      integer     NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL DEFAULT now(),
     -- noted at most once in a while
-    used_at             timestamptz NOT NULL DEFAULT now(),
-    expires_at          timestamptz
-) WITH (autovacuum_vacuum_scale_factor = 0.02);
+    used_at    timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz
+-- An answer is noted in the row of its call: room on the page, and no index over what changes then, keep all indexes from growing.
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 
-CREATE INDEX response_cache_open ON gristmill.response_cache (job_id) WHERE response IS NULL;
--- with the bytes, so that their sum is read from here
-CREATE INDEX response_cache_used ON gristmill.response_cache (used_at, bytes);
-CREATE INDEX response_cache_expires ON gristmill.response_cache (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX response_cache_job ON gristmill.response_cache (job_id);
+CREATE INDEX response_cache_used ON gristmill.response_cache (used_at);
 
 -- What is told of costs without opening anything: sums by hour.
 CREATE VIEW gristmill.usage AS

@@ -139,36 +139,26 @@ CREATE TABLE alert (
 
 CREATE INDEX alert_due ON alert (due_at) WHERE due_at IS NOT NULL;
 
--- Answers by what was asked. Without an answer, the call of `job_id` is under way and others wait for it.
+-- Where answers stand, by what was asked. Without a run, the call of `job_id` is under way and others wait for it.
 DROP TABLE response_cache;
 CREATE TABLE response_cache (
     -- SHA-256 over all that changes the answer, the project included where answers are not shared
-    key                 BLOB    NOT NULL PRIMARY KEY,
-    project             TEXT    NOT NULL DEFAULT '',
-    job_id              BLOB    NOT NULL,
-    provider            TEXT,
-    deployment          TEXT,
-    served_model        TEXT,
-    finish_reason       TEXT,
-    input_tokens        INTEGER,
-    cached_input_tokens INTEGER,
-    cache_write_tokens  INTEGER,
-    output_tokens       INTEGER,
-    reasoning_tokens    INTEGER,
-    cost_pico_usd       INTEGER,
-    bytes               INTEGER NOT NULL DEFAULT 0,
-    created_at          INTEGER NOT NULL,
+    key           BLOB    NOT NULL PRIMARY KEY,
+    project       TEXT    NOT NULL DEFAULT '',
+    job_id        BLOB    NOT NULL,
+    -- the result of this run has the answer
+    run           INTEGER,
+    -- what the call cost that gave it
+    cost_pico_usd INTEGER,
+    bytes         INTEGER NOT NULL DEFAULT 0,
+    created_at    INTEGER NOT NULL,
     -- noted at most once in a while
-    used_at             INTEGER NOT NULL,
-    expires_at          INTEGER,
-    output_text         TEXT,
-    response            TEXT
+    used_at       INTEGER NOT NULL,
+    expires_at    INTEGER
 );
 
-CREATE INDEX response_cache_open ON response_cache (job_id) WHERE response IS NULL;
--- with the bytes, so that their sum is read from here
-CREATE INDEX response_cache_used ON response_cache (used_at, bytes);
-CREATE INDEX response_cache_expires ON response_cache (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX response_cache_job ON response_cache (job_id);
+CREATE INDEX response_cache_used ON response_cache (used_at);
 
 -- What is told of costs without opening anything: sums by hour.
 CREATE VIEW usage AS

@@ -11,14 +11,17 @@ use gristmill_common::id::{BatchId, OwnerId};
 use gristmill_common::store::{Opened, PostgresStore, Store as _};
 use gristmill_tests::database::TestDatabase;
 use gristmill_tests::proxy::Proxy;
-use gristmill_tests::suite::store::caching::BRIEF;
+use gristmill_tests::suite::store::caching::{BRIEF, an_answer_that_is_gone_is_asked_for_again};
 use gristmill_tests::suite::store::{
     LONG, Lab, SHORT, chunk, eventually, jobs, new_batch, owner, success, worker_info,
 };
 use secrecy::ExposeSecret as _;
 
 async fn open() -> Lab {
-    let database = TestDatabase::create().await;
+    lab(TestDatabase::create().await).await
+}
+
+async fn lab(database: TestDatabase) -> Lab {
     let user = database.user(&["gristmill_worker", "gristmill_producer"]).await;
     let open = async || Arc::new(PostgresStore::connect(&user, "gristmill-test").await.expect("a user was made"));
     let owner = Arc::new(database.store().await);
@@ -76,6 +79,16 @@ async fn partitions_are_dropped_once_they_are_empty() {
     assert!(matches!(lab.store.open_batch(&new, LONG).await.unwrap(), Opened::Created(_)));
     lab.store.record(chunk(producer, &jobs, 0)).await.unwrap();
     assert_eq!(lab.store.jobs(new.id, None, None, 10).await.unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_the_cache_whose_result_was_deleted_by_hand_is_asked_for_again() {
+    let database = TestDatabase::create().await;
+    let mut connection = database.connect().await;
+    let delete = async || {
+        sqlx::raw_sql("DELETE FROM gristmill.result").execute(&mut connection).await.unwrap();
+    };
+    an_answer_that_is_gone_is_asked_for_again(&lab(database).await, delete).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! The response cache: what admission asks of it, what it answers, and what a settlement leaves in it.
 //!
-//! Owns the decision who is answered, who calls and who waits; the back ends read and write the rows. A row without an answer says
-//! that the call of its job is under way. If a process dies, the live row of that job says who goes on with the call, or that
+//! Owns the decision who is answered, who calls and who waits; the back ends read and write the rows. A row says which result has the
+//! answer; one without says that the call of its job is under way. If a process dies, the live row of that job says who goes on with the call, or that
 //! nobody does: such rows are cleared away by [`AnswerCache::prune_cache`].
 
 use std::collections::{BTreeMap, HashMap};

@@ -9,14 +9,14 @@ use super::fault::{Exit, Fault};
 use super::table::{cached_and_saved, columns, count, plural};
 use super::ui;
 
-/// Answers that one transaction deletes.
+/// Answers that one transaction forgets.
 const CHUNK: u32 = 1_000;
 
 const EXAMPLES: &str = "\
 Examples:
   gristmill cache                        what is kept, and what it saved
-  gristmill cache clear --project eval   delete the answers of a project
-  gristmill cache prune                  delete now what a worker would delete by and by
+  gristmill cache clear --project eval   forget the answers of a project; their batches keep them
+  gristmill cache prune                  forget now what a worker would forget by and by
 
 Answers are kept for batches that were submitted with --cache on; how long, how many and for whom say cache_ttl,
 cache_max_bytes and cache_scope of the workers' configuration.";
@@ -33,9 +33,9 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Delete all answers, or those of a project
+    /// Forget all answers, or those of a project; the batches that have them keep them
     Clear(ClearArgs),
-    /// Delete answers whose time is over, and the least recently used where they are too large together
+    /// Forget answers whose time is over, and the least recently used where they are too large together
     Prune(PruneArgs),
 }
 
@@ -59,36 +59,36 @@ pub(super) async fn run(global: &Global, args: Args) -> Result<Exit, Fault> {
         None => show(global, &backend, args.project).await?,
         Some(Command::Clear(clear)) => {
             let project = clear.project.or(args.project);
-            let mut deleted = 0;
+            let mut forgotten = 0;
             loop {
                 let step = backend.store.clear_cache(project.as_deref(), CHUNK).await?;
-                deleted += step;
+                forgotten += step;
                 if step < u64::from(CHUNK) {
                     break;
                 }
             }
-            tell(global, deleted)?;
+            tell(global, forgotten)?;
         }
         Some(Command::Prune(PruneArgs {})) => {
-            let mut deleted = 0;
+            let mut forgotten = 0;
             loop {
                 let step = backend.store.prune_cache(CHUNK).await?;
-                deleted += step;
+                forgotten += step;
                 if step < u64::from(CHUNK) {
                     break;
                 }
             }
-            tell(global, deleted)?;
+            tell(global, forgotten)?;
         }
     }
     Ok(Exit::Success)
 }
 
-fn tell(global: &Global, deleted: u64) -> Result<(), Fault> {
+fn tell(global: &Global, forgotten: u64) -> Result<(), Fault> {
     if global.json {
-        ui::json(&serde_json::json!({ "deleted": deleted }))?;
+        ui::json(&serde_json::json!({ "forgotten": forgotten }))?;
     } else {
-        ui::line(&format!("{} deleted", plural(deleted, "answer")))?;
+        ui::line(&format!("{} forgotten", plural(forgotten, "answer")))?;
     }
     Ok(())
 }

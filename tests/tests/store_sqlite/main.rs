@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gristmill_common::clock::SystemClock;
 use gristmill_common::store::SqliteStore;
 use gristmill_tests::suite::store::Lab;
-use gristmill_tests::suite::store::caching::BRIEF;
+use gristmill_tests::suite::store::caching::{BRIEF, an_answer_that_is_gone_is_asked_for_again};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
 use tempfile::TempDir;
@@ -45,3 +45,13 @@ async fn connect(path: &Path) -> SqliteConnection {
 }
 
 gristmill_tests::store_suite!(open);
+
+#[tokio::test]
+async fn an_answer_of_the_cache_whose_result_was_deleted_by_hand_is_asked_for_again() {
+    let (lab, path) = lab().await;
+    let mut connection = connect(&path).await;
+    let delete = async || {
+        sqlx::raw_sql("DELETE FROM result").execute(&mut connection).await.unwrap();
+    };
+    an_answer_that_is_gone_is_asked_for_again(&lab, delete).await;
+}

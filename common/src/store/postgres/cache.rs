@@ -31,7 +31,7 @@ const SUCCEEDED: &str = "-- which of these have succeeded before
 SELECT DISTINCT job_id FROM gristmill.result WHERE part_day = $1 AND job_id = ANY ($2) AND status = 'succeeded'";
 
 const LOOK: &str = "-- what stands under these keys
-SELECT key, job_id, response IS NULL AS open, coalesce(expires_at <= now(), false) AS expired,
+SELECT key, job_id, run IS NULL AS open, coalesce(expires_at <= now(), false) AS expired,
        used_at < now() - make_interval(secs => $2) AS stale, bytes
 FROM gristmill.response_cache WHERE key = ANY ($1)";
 
@@ -40,20 +40,32 @@ INSERT INTO gristmill.response_cache AS c (key, project, job_id)
 SELECT t.key, t.project, t.job_id FROM UNNEST($1::bytea[], $2::text[], $3::uuid[]) AS t (key, project, job_id)
 ORDER BY t.key
 ON CONFLICT (key) DO UPDATE
-SET project = EXCLUDED.project, job_id = EXCLUDED.job_id, response = NULL, output_text = NULL, bytes = 0,
-    created_at = now(), used_at = now(), expires_at = NULL
-WHERE c.response IS NOT NULL AND c.expires_at <= now()
+SET project = EXCLUDED.project, job_id = EXCLUDED.job_id, run = NULL, cost_usd = NULL, bytes = 0, created_at = now(),
+    used_at = now(), expires_at = NULL
+WHERE c.run IS NOT NULL AND c.expires_at <= now()
 RETURNING key";
 
 const LOOK_AND_LOCK: &str = "-- whose calls are these, until this commits
-SELECT key, job_id, response IS NULL AS open, coalesce(expires_at <= now(), false) AS expired, false AS stale, bytes
+SELECT key, job_id, run IS NULL AS open, coalesce(expires_at <= now(), false) AS expired, false AS stale, bytes
 FROM gristmill.response_cache WHERE key = ANY ($1) ORDER BY key FOR SHARE";
 
+// By the day, which names the partition.
 const ANSWERS: &str = "-- answers
-SELECT key, response::text AS response, provider, deployment, served_model, finish_reason, output_text, input_tokens,
-       cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-       (cost_usd * 1000000000000)::bigint AS cost_pico_usd
-FROM gristmill.response_cache WHERE key = ANY ($1) AND response IS NOT NULL";
+SELECT c.key, r.response::text AS response, r.provider, r.deployment, r.served_model, r.finish_reason, r.output_text,
+       r.input_tokens, r.cached_input_tokens, r.cache_write_tokens, r.output_tokens, r.reasoning_tokens,
+       (c.cost_usd * 1000000000000)::bigint AS cost_pico_usd
+FROM gristmill.response_cache c
+JOIN gristmill.result r ON r.part_day = $2 AND r.job_id = c.job_id AND r.run = c.run
+WHERE c.key = ANY ($1) AND r.response IS NOT NULL";
+
+const GONE: &str = "-- answers that were deleted with their batches
+DELETE FROM gristmill.response_cache
+WHERE key IN (SELECT c.key FROM gristmill.response_cache c
+              JOIN UNNEST($1::bytea[], $2::uuid[]) AS t (key, job_id) ON t.key = c.key AND t.job_id = c.job_id
+              WHERE c.run IS NOT NULL
+                AND NOT EXISTS (SELECT 1 FROM gristmill.result r
+                                WHERE r.job_id = c.job_id AND r.run = c.run AND r.response IS NOT NULL)
+              ORDER BY c.key FOR UPDATE OF c SKIP LOCKED)";
 
 const USED: &str = "-- answers that were used
 UPDATE gristmill.response_cache SET used_at = now()
@@ -99,7 +111,7 @@ pub(super) async fn ask(tx: &mut PgConnection, owner: OwnerId, asks: &mut [Ask])
         found.retain(|key, _| !others.contains(key));
         found.extend(locked);
     }
-    carry_out(tx, owner, plan(asks, &found)).await
+    carry_out(tx, owner, plan(asks, &found), &found).await
 }
 
 /// A new run of a job that had succeeded is a wish for another answer: it is not answered from here.
@@ -164,18 +176,21 @@ async fn look_and_lock(tx: &mut PgConnection, keys: &HashSet<CacheKey>) -> Resul
     Ok(rows.iter().map(found).collect())
 }
 
-async fn carry_out(tx: &mut PgConnection, owner: OwnerId, mut plan: Plan<'_>) -> Result<HashMap<JobId, Told>> {
+async fn carry_out(
+    tx: &mut PgConnection,
+    owner: OwnerId,
+    mut plan: Plan<'_>,
+    found: &HashMap<CacheKey, Found>,
+) -> Result<HashMap<JobId, Told>> {
     let mut told = HashMap::new();
     if !plan.read.is_empty() {
-        let query = sqlx::query(ANSWERS).bind(bytes(&plan.read));
-        let rows = query.fetch_all(&mut *tx).await.map_err(failed(ASKING))?;
-        let answers: HashMap<CacheKey, CachedAnswer> = rows.iter().map(|row| (key(row), answer(row))).collect();
+        let answers = answers(tx, &plan.read, found).await?;
         for ask in plan.answered {
             match answers.get(&ask.caching.key) {
                 Some(answer) => {
                     told.insert(ask.job, Told::Answer(Box::new(answer.clone())));
                 }
-                // It was pruned just now.
+                // It was deleted: whoever asks next finds nothing under the key.
                 None => plan.waiting.push((ask, None)),
             }
         }
@@ -200,6 +215,33 @@ async fn carry_out(tx: &mut PgConnection, owner: OwnerId, mut plan: Plan<'_>) ->
     Ok(told)
 }
 
+/// Reads what stands under these keys, and lets go of those whose results are gone.
+async fn answers(
+    tx: &mut PgConnection,
+    keys: &[CacheKey],
+    found: &HashMap<CacheKey, Found>,
+) -> Result<HashMap<CacheKey, CachedAnswer>> {
+    let mut by_day: BTreeMap<PartDay, Vec<(&CacheKey, Uuid)>> = BTreeMap::new();
+    for key in keys {
+        let Some(found) = found.get(key) else { continue };
+        by_day.entry(found.job.part_day()).or_default().push((key, found.job.uuid()));
+    }
+    let mut answers: HashMap<CacheKey, CachedAnswer> = HashMap::with_capacity(keys.len());
+    for (day, keys) in by_day {
+        let query = sqlx::query(ANSWERS).bind(bytes(keys.iter().map(|(key, _)| *key))).bind(day);
+        let rows = query.fetch_all(&mut *tx).await.map_err(failed(ASKING))?;
+        answers.extend(rows.iter().map(|row| (key(row), answer(row))));
+        let gone: Vec<_> = keys.iter().filter(|(key, _)| !answers.contains_key(key)).collect();
+        if !gone.is_empty() {
+            let query = sqlx::query(GONE)
+                .bind(bytes(gone.iter().map(|(key, _)| *key)))
+                .bind(gone.iter().map(|(_, job)| *job).bind_iter());
+            query.execute(&mut *tx).await.map_err(failed(ASKING))?;
+        }
+    }
+    Ok(answers)
+}
+
 fn answer(row: &PgRow) -> CachedAnswer {
     CachedAnswer {
         provider: row.get::<Option<&str>, _>("provider").map(Into::into),
@@ -219,28 +261,30 @@ fn answer(row: &PgRow) -> CachedAnswer {
     }
 }
 
+// Where its own call stands under the key, nothing changes that has an index.
 const KEEP: &str = "-- keep answers
-INSERT INTO gristmill.response_cache AS c (
-    key, project, job_id, response, provider, deployment, served_model, finish_reason, output_text, input_tokens,
-    cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_usd, bytes, expires_at)
-SELECT t.key, t.project, t.job_id, t.response::json, t.provider, t.deployment, t.served_model, t.finish_reason, t.output_text,
-       t.input_tokens, t.cached_input_tokens, t.cache_write_tokens, t.output_tokens, t.reasoning_tokens,
-       t.cost_pico::numeric / 1000000000000, t.bytes, now() + make_interval(secs => $17)
-FROM UNNEST($1::bytea[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[], $15::bigint[], $16::integer[])
-     AS t (key, project, job_id, response, provider, deployment, served_model, finish_reason, output_text, input_tokens,
-           cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_pico, bytes)
+UPDATE gristmill.response_cache c
+SET run = d.run, cost_usd = d.cost_pico::numeric / 1000000000000, bytes = d.bytes,
+    expires_at = now() + make_interval(secs => $6)
+FROM (SELECT t.* FROM UNNEST($1::bytea[], $2::uuid[], $3::integer[], $4::bigint[], $5::integer[])
+                      AS t (key, job_id, run, cost_pico, bytes)
+      JOIN gristmill.response_cache l ON l.key = t.key AND l.job_id = t.job_id
+      ORDER BY t.key FOR UPDATE OF l) d
+WHERE c.key = d.key
+RETURNING c.key";
+
+const KEEP_INSTEAD: &str = "-- keep answers in the place of others
+INSERT INTO gristmill.response_cache AS c (key, job_id, run, cost_usd, bytes, project, expires_at)
+SELECT t.key, t.job_id, t.run, t.cost_pico::numeric / 1000000000000, t.bytes, t.project, now() + make_interval(secs => $7)
+FROM UNNEST($1::bytea[], $2::uuid[], $3::integer[], $4::bigint[], $5::integer[], $6::text[])
+     AS t (key, job_id, run, cost_pico, bytes, project)
 ORDER BY t.key
 ON CONFLICT (key) DO UPDATE
-SET project = EXCLUDED.project, job_id = EXCLUDED.job_id, response = EXCLUDED.response, provider = EXCLUDED.provider,
-    deployment = EXCLUDED.deployment, served_model = EXCLUDED.served_model, finish_reason = EXCLUDED.finish_reason,
-    output_text = EXCLUDED.output_text, input_tokens = EXCLUDED.input_tokens,
-    cached_input_tokens = EXCLUDED.cached_input_tokens, cache_write_tokens = EXCLUDED.cache_write_tokens,
-    output_tokens = EXCLUDED.output_tokens, reasoning_tokens = EXCLUDED.reasoning_tokens, cost_usd = EXCLUDED.cost_usd,
-    bytes = EXCLUDED.bytes, created_at = now(), used_at = now(), expires_at = EXCLUDED.expires_at";
+SET job_id = EXCLUDED.job_id, run = EXCLUDED.run, cost_usd = EXCLUDED.cost_usd, bytes = EXCLUDED.bytes,
+    project = EXCLUDED.project, created_at = now(), used_at = now(), expires_at = EXCLUDED.expires_at";
 
 const LET_GO: &str = "-- calls that ended without an answer
-DELETE FROM gristmill.response_cache WHERE job_id = ANY ($1) AND response IS NULL RETURNING job_id";
+DELETE FROM gristmill.response_cache WHERE job_id = ANY ($1) AND run IS NULL RETURNING job_id";
 
 // The sum keeps the planner from the index of all that waits, which it would walk for the life of the statement.
 const WAKE: &str = "-- who waited for these
@@ -261,38 +305,40 @@ pub(super) async fn keep(
     if left.is_nothing() {
         return Ok(());
     }
-    if !left.answers.is_empty() {
-        let all = || left.answers.values().copied();
-        let results = || all().map(|(_, result)| result);
-        let usages = || results().map(|result| result.usage);
-        let caching = || all().filter_map(|(settlement, _)| settlement.caching.as_ref());
-        sqlx::query(KEEP)
-            .bind(bytes(left.answers.keys()))
-            .bind(caching().map(|caching| text(&caching.project)).bind_iter())
-            .bind(all().map(|(settlement, _)| settlement.job.id.uuid()).bind_iter())
-            .bind(results().map(|result| std::str::from_utf8(result.response.as_deref()?).ok()).bind_iter())
-            .bind(results().map(|result| result.provider.as_deref()).bind_iter())
-            .bind(results().map(|result| result.deployment.as_deref()).bind_iter())
-            .bind(results().map(|result| result.served_model.as_deref().map(text)).bind_iter())
-            .bind(results().map(|result| result.finish_reason.as_deref().map(text)).bind_iter())
-            .bind(results().map(|result| result.output_text.as_deref().map(text)).bind_iter())
-            .bind(usages().map(|usage| usage.input_tokens.map(int)).bind_iter())
-            .bind(usages().map(|usage| usage.cached_input_tokens.map(int)).bind_iter())
-            .bind(usages().map(|usage| usage.cache_write_tokens.map(int)).bind_iter())
-            .bind(usages().map(|usage| usage.output_tokens.map(int)).bind_iter())
-            .bind(usages().map(|usage| usage.reasoning_tokens.map(int)).bind_iter())
-            .bind(all().map(|(settlement, _)| cost_of_answer(settlement)).bind_iter())
-            .bind(all().map(|(settlement, _)| i32::try_from(settlement.weight()).unwrap_or(i32::MAX)).bind_iter())
-            .bind(seconds(rules.ttl))
-            .execute(&mut *tx)
-            .await
-            .map_err(failed(KEEPING))?;
-    }
+    keep_answers(tx, rules, left.answers.iter().map(|(key, kept)| (key, *kept)).collect()).await?;
     if !left.without.is_empty() {
         let query = sqlx::query(LET_GO).bind(left.without.iter().map(|job| job.uuid()).bind_iter());
         query.execute(&mut *tx).await.map_err(failed(KEEPING))?;
     }
     wake(tx, &left.ended).await
+}
+
+async fn keep_answers(
+    tx: &mut PgConnection,
+    rules: CacheRules,
+    mut answers: Vec<(&CacheKey, (&Settlement, &JobResult))>,
+) -> Result<()> {
+    for statement in [KEEP, KEEP_INSTEAD] {
+        if answers.is_empty() {
+            break;
+        }
+        let settlements = || answers.iter().map(|(_, (settlement, _))| *settlement);
+        let mut query = sqlx::query(statement)
+            .bind(bytes(answers.iter().map(|(key, _)| *key)))
+            .bind(settlements().map(|settlement| settlement.job.id.uuid()).bind_iter())
+            .bind(settlements().map(|settlement| int(settlement.job.run)).bind_iter())
+            .bind(settlements().map(cost_of_answer).bind_iter())
+            .bind(settlements().map(|settlement| i32::try_from(settlement.weight()).unwrap_or(i32::MAX)).bind_iter());
+        if statement == KEEP_INSTEAD {
+            let caching = settlements().filter_map(|settlement| settlement.caching.as_ref());
+            query = query.bind(caching.map(|caching| text(&caching.project)).bind_iter());
+        }
+        let query = query.bind(seconds(rules.ttl));
+        let kept: HashSet<CacheKey> =
+            query.fetch_all(&mut *tx).await.map_err(failed(KEEPING))?.iter().map(key).collect();
+        answers.retain(|(key, _)| !kept.contains(key));
+    }
+    Ok(())
 }
 
 /// Lets go of the calls of jobs that nobody answers any more, and wakes who waited for these.
@@ -315,24 +361,25 @@ async fn wake(tx: &mut PgConnection, ended: &[(JobId, bool)]) -> Result<()> {
 }
 
 const SIZE: &str = "-- how large the response cache is
-SELECT count(*) FILTER (WHERE response IS NOT NULL) AS answers, coalesce(sum(bytes), 0)::bigint AS bytes,
-       count(*) FILTER (WHERE response IS NULL) AS open
-FROM gristmill.response_cache WHERE $1::text IS NULL OR project = $1";
+SELECT count(*) FILTER (WHERE run IS NOT NULL) AS answers, coalesce(sum(bytes), 0)::bigint AS bytes,
+       count(*) FILTER (WHERE run IS NULL) AS open
+FROM gristmill.response_cache
+WHERE ($1::text IS NULL OR project = $1) AND (run IS NULL OR expires_at > now())";
 
 const CLEAR: &str = "-- delete answers
 DELETE FROM gristmill.response_cache
 WHERE key IN (SELECT key FROM gristmill.response_cache
-              WHERE response IS NOT NULL AND ($1::text IS NULL OR project = $1) LIMIT $2 FOR UPDATE SKIP LOCKED)";
+              WHERE run IS NOT NULL AND ($1::text IS NULL OR project = $1) LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
 const EXPIRED: &str = "-- delete answers whose time is over
 DELETE FROM gristmill.response_cache
-WHERE key IN (SELECT key FROM gristmill.response_cache WHERE expires_at <= now() AND response IS NOT NULL
-              ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)";
+WHERE key IN (SELECT key FROM gristmill.response_cache WHERE expires_at <= now() AND run IS NOT NULL
+              LIMIT $1 FOR UPDATE SKIP LOCKED)";
 
 // The job and its call come and go together; only what was lost on the way is found here.
 const DOUBTED: &str = "-- calls that nobody makes
 DELETE FROM gristmill.response_cache c
-WHERE c.response IS NULL AND c.created_at < now() - make_interval(secs => $1)
+WHERE c.run IS NULL AND c.created_at < now() - make_interval(secs => $1)
   AND NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = c.job_id)";
 
 // From one to the next job that is waited for, by the index: as many steps as there are such jobs, whoever waits.
@@ -352,7 +399,7 @@ const LEAST_USED: &str = "-- delete answers that were not used for longest
 DELETE FROM gristmill.response_cache
 WHERE key IN (SELECT o.key FROM (SELECT c.key, sum(c.bytes) OVER (ORDER BY c.used_at, c.key) - c.bytes AS before
                                  FROM (SELECT key, used_at, bytes FROM gristmill.response_cache
-                                       WHERE response IS NOT NULL ORDER BY used_at, key LIMIT $2) c) o
+                                       WHERE run IS NOT NULL ORDER BY used_at, key LIMIT $2) c) o
               WHERE o.before < $1)";
 
 async fn size(pool: &PgPool, project: Option<&str>) -> Result<CacheSize> {

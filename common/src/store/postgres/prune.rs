@@ -34,6 +34,7 @@ WITH gone AS (SELECT job_id, part_day FROM gristmill.job
               WHERE batch_id = $1 AND part_day BETWEEN $3 AND $4 ORDER BY job_id LIMIT $2),
      attempts AS (DELETE FROM gristmill.attempt a USING gone g
                   WHERE a.job_id = g.job_id AND a.part_day = g.part_day AND a.part_day BETWEEN $3 AND $4 RETURNING 1),
+     answers AS (DELETE FROM gristmill.response_cache c USING gone g WHERE c.job_id = g.job_id AND c.run IS NOT NULL),
      results AS (DELETE FROM gristmill.result r USING gone g
                  WHERE r.job_id = g.job_id AND r.part_day = g.part_day AND r.part_day BETWEEN $3 AND $4 RETURNING 1),
      requests AS (DELETE FROM gristmill.job j USING gone g
@@ -103,6 +104,7 @@ WITH next AS (SELECT job_id, part_day FROM gristmill.job
                   SET error = (replace(a.error::text, '\\u0000', '\\ufffd')::jsonb - 'body')::json
                   FROM next n WHERE a.job_id = n.job_id AND a.part_day = n.part_day AND a.part_day BETWEEN $3 AND $4
                     AND a.error IS NOT NULL AND replace(a.error::text, '\\u0000', '\\ufffd')::jsonb ? 'body' RETURNING 1),
+     answers AS (DELETE FROM gristmill.response_cache c USING next n WHERE c.job_id = n.job_id AND c.run IS NOT NULL),
      results AS (UPDATE gristmill.result r
                  SET response = NULL, output_text = NULL,
                      error = (replace(r.error::text, '\\u0000', '\\ufffd')::jsonb - 'body')::json
@@ -161,10 +163,6 @@ const FORGET_SUMS: &str = "-- delete the sums of a project's batches that are go
 DELETE FROM gristmill.tally t
 WHERE t.project = $1 AND NOT EXISTS (SELECT 1 FROM gristmill.batch b WHERE b.batch_id = t.batch_id)";
 
-const HAS_CACHE: &str = "-- are answers cached by project
-SELECT 1 FROM information_schema.columns
-WHERE table_schema = 'gristmill' AND table_name = 'response_cache' AND column_name = 'project'";
-
 const FORGET_CACHED: &str = "-- delete a project's cached answers
 DELETE FROM gristmill.response_cache WHERE project = $1";
 
@@ -172,10 +170,8 @@ pub(super) async fn forget_project(pool: &PgPool, project: &str) -> Result<u64> 
     let mut tx = pool.begin().await.map_err(failed(FORGETTING))?;
     let query = sqlx::query(FORGET_SUMS).bind(project);
     let mut rows = query.execute(&mut *tx).await.map_err(failed(FORGETTING))?.rows_affected();
-    if sqlx::query(HAS_CACHE).fetch_optional(&mut *tx).await.map_err(failed(FORGETTING))?.is_some() {
-        let query = sqlx::query(FORGET_CACHED).bind(project);
-        rows += query.execute(&mut *tx).await.map_err(failed(FORGETTING))?.rows_affected();
-    }
+    let query = sqlx::query(FORGET_CACHED).bind(project);
+    rows += query.execute(&mut *tx).await.map_err(failed(FORGETTING))?.rows_affected();
     tx.commit().await.map_err(failed(FORGETTING))?;
     Ok(rows)
 }

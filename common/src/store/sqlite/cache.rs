@@ -13,7 +13,6 @@ use super::super::cache::{
 };
 use super::super::{AnswerCache, CacheSize, CachedAnswer, Result, Settlement};
 use super::error::Done;
-use super::flush::put_usage;
 use super::group::{Group, Values, nothing};
 use super::row::{self, count, maybe_small};
 use super::{Core, SqliteStore, later};
@@ -33,7 +32,7 @@ static LOOK: Group = Group::new(
     "-- what stands under these keys
 WITH wanted (key) AS (VALUES ",
     1,
-    ") SELECT c.key, c.job_id, c.response IS NULL AS open, c.expires_at, c.used_at, c.bytes
+    ") SELECT c.key, c.job_id, c.run IS NULL AS open, c.expires_at, c.used_at, c.bytes
 FROM wanted CROSS JOIN response_cache c ON c.key = wanted.key",
 );
 
@@ -42,7 +41,7 @@ static CLAIM: Group = Group::new(
 INSERT INTO response_cache (key, project, job_id, created_at, used_at) VALUES ",
     5,
     " ON CONFLICT (key) DO UPDATE
-SET project = excluded.project, job_id = excluded.job_id, response = NULL, output_text = NULL, bytes = 0,
+SET project = excluded.project, job_id = excluded.job_id, run = NULL, cost_pico_usd = NULL, bytes = 0,
     created_at = excluded.created_at, used_at = excluded.used_at, expires_at = NULL",
 );
 
@@ -50,9 +49,17 @@ static ANSWERS: Group = Group::new(
     "-- answers
 WITH wanted (key) AS (VALUES ",
     1,
-    ") SELECT c.key, c.response, c.provider, c.deployment, c.served_model, c.finish_reason, c.output_text, c.input_tokens,
-       c.cached_input_tokens, c.cache_write_tokens, c.output_tokens, c.reasoning_tokens, c.cost_pico_usd
-FROM wanted CROSS JOIN response_cache c ON c.key = wanted.key WHERE c.response IS NOT NULL",
+    ") SELECT c.key, r.response, r.provider, r.deployment, r.served_model, r.finish_reason, r.output_text, r.input_tokens,
+       r.cached_input_tokens, r.cache_write_tokens, r.output_tokens, r.reasoning_tokens, c.cost_pico_usd
+FROM wanted CROSS JOIN response_cache c ON c.key = wanted.key CROSS JOIN result r ON r.job_id = c.job_id AND r.run = c.run
+WHERE r.response IS NOT NULL",
+);
+
+static GONE: Group = Group::new(
+    "-- answers that were deleted with their batches
+DELETE FROM response_cache WHERE run IS NOT NULL AND key IN (VALUES ",
+    1,
+    ")",
 );
 
 static USED: Group = Group::new(
@@ -129,15 +136,21 @@ async fn ask_anew(tx: &mut SqliteConnection, asks: &mut [Ask]) -> Done<()> {
     Ok(())
 }
 
-async fn carry_out(tx: &mut SqliteConnection, plan: Plan<'_>, now: i64) -> Done<HashMap<JobId, Told>> {
+async fn carry_out(tx: &mut SqliteConnection, mut plan: Plan<'_>, now: i64) -> Done<HashMap<JobId, Told>> {
     let mut told = HashMap::new();
     let answers: HashMap<CacheKey, CachedAnswer> =
         ANSWERS.fetch(&mut *tx, &plan.read, nothing, put_key, |row| (key(row), answer(row))).await?;
     for ask in plan.answered {
-        if let Some(answer) = answers.get(&ask.caching.key) {
-            told.insert(ask.job, Told::Answer(Box::new(answer.clone())));
+        match answers.get(&ask.caching.key) {
+            Some(answer) => {
+                told.insert(ask.job, Told::Answer(Box::new(answer.clone())));
+            }
+            // It was deleted: whoever asks next finds nothing under the key.
+            None => plan.waiting.push((ask, None)),
         }
     }
+    let gone: Vec<CacheKey> = plan.read.iter().copied().filter(|key| !answers.contains_key(key)).collect();
+    GONE.execute(&mut *tx, &gone, nothing, put_key).await?;
     USED.execute(&mut *tx, &plan.used, |values| values.put(now), put_key).await?;
     let put = |values: &mut Values, (ask, waits_for): &(&Ask, Option<JobId>)| {
         let wake_at = waits_for.map_or(now, |_| later(now, ASK_AGAIN));
@@ -173,16 +186,14 @@ fn answer(row: &SqliteRow) -> CachedAnswer {
 static KEEP: Group = Group::new(
     "-- keep answers
 INSERT OR REPLACE INTO response_cache (
-    key, project, job_id, provider, deployment, served_model, finish_reason, input_tokens, cached_input_tokens,
-    cache_write_tokens, output_tokens, reasoning_tokens, cost_pico_usd, bytes, created_at, used_at, expires_at, output_text,
-    response) VALUES ",
-    19,
+    key, project, job_id, run, cost_pico_usd, bytes, created_at, used_at, expires_at) VALUES ",
+    9,
     "",
 );
 
 static LET_GO: Group = Group::new(
     "-- calls that ended without an answer
-DELETE FROM response_cache WHERE response IS NULL AND job_id IN (VALUES ",
+DELETE FROM response_cache WHERE run IS NULL AND job_id IN (VALUES ",
     1,
     ") RETURNING job_id",
 );
@@ -210,23 +221,17 @@ pub(super) async fn keep(
         return Ok(());
     }
     let answers: Vec<(&CacheKey, &(&Settlement, &JobResult))> = left.answers.iter().collect();
-    let put = |values: &mut Values, (key, (settlement, result)): &(&CacheKey, &(&Settlement, &JobResult))| {
+    let put = |values: &mut Values, (key, (settlement, _)): &(&CacheKey, &(&Settlement, &JobResult))| {
         let project = settlement.caching.as_ref().map_or("", |caching| &*caching.project);
         put_key(values, key);
         values.text(project);
         values.put(settlement.job.id.uuid());
-        values.put(result.provider.clone());
-        values.put(result.deployment.clone());
-        values.maybe_text(result.served_model.as_deref());
-        values.maybe_text(result.finish_reason.as_deref());
-        put_usage(values, &result.usage);
+        values.put(i64::from(settlement.job.run));
         values.put(cost_of_answer(settlement));
         values.put(i64::try_from(settlement.weight()).unwrap_or(i64::MAX));
         values.put(now);
         values.put(now);
         values.put(later(now, rules.ttl));
-        values.maybe_text(result.output_text.as_deref());
-        values.json(result.response.as_ref());
     };
     KEEP.execute(&mut *tx, &answers, nothing, put).await?;
     let put = |values: &mut Values, id: &JobId| values.put(id.uuid());
@@ -259,13 +264,13 @@ async fn wake(tx: &mut SqliteConnection, ended: &[(JobId, bool)], now: i64) -> D
 }
 
 const SIZE: &str = "-- how large the response cache is
-SELECT count(*) FILTER (WHERE response IS NOT NULL) AS answers, coalesce(sum(bytes), 0) AS bytes,
-       count(*) FILTER (WHERE response IS NULL) AS open
-FROM response_cache WHERE ?1 IS NULL OR project = ?1";
+SELECT count(*) FILTER (WHERE run IS NOT NULL) AS answers, coalesce(sum(bytes), 0) AS bytes,
+       count(*) FILTER (WHERE run IS NULL) AS open
+FROM response_cache WHERE (?1 IS NULL OR project = ?1) AND (run IS NULL OR expires_at > ?2)";
 
 const CLEAR: &str = "-- delete answers
 DELETE FROM response_cache
-WHERE key IN (SELECT key FROM response_cache WHERE response IS NOT NULL AND (?1 IS NULL OR project = ?1) LIMIT ?2)";
+WHERE key IN (SELECT key FROM response_cache WHERE run IS NOT NULL AND (?1 IS NULL OR project = ?1) LIMIT ?2)";
 
 const TO_PRUNE: &str = "-- is there anything in the response cache
 SELECT coalesce(sum(bytes), 0) AS bytes, count(*) AS rows,
@@ -274,11 +279,11 @@ FROM response_cache";
 
 const EXPIRED: &str = "-- delete answers whose time is over
 DELETE FROM response_cache
-WHERE key IN (SELECT key FROM response_cache WHERE expires_at <= ?1 AND response IS NOT NULL ORDER BY expires_at LIMIT ?2)";
+WHERE key IN (SELECT key FROM response_cache WHERE expires_at <= ?1 AND run IS NOT NULL LIMIT ?2)";
 
 const DOUBTED: &str = "-- calls that nobody makes
 DELETE FROM response_cache
-WHERE response IS NULL AND created_at < ?1
+WHERE run IS NULL AND created_at < ?1
   AND NOT EXISTS (SELECT 1 FROM live l WHERE l.job_id = response_cache.job_id)";
 
 const ENDED: &str = "-- jobs that are waited for and have ended
@@ -292,11 +297,11 @@ const LEAST_USED: &str = "-- delete answers that were not used for longest
 DELETE FROM response_cache
 WHERE key IN (SELECT o.key FROM (SELECT c.key, sum(c.bytes) OVER (ORDER BY c.used_at, c.key) - c.bytes AS before
                                  FROM (SELECT key, used_at, bytes FROM response_cache
-                                       WHERE response IS NOT NULL ORDER BY used_at, key LIMIT ?2) c) o
+                                       WHERE run IS NOT NULL ORDER BY used_at, key LIMIT ?2) c) o
               WHERE o.before < ?1)";
 
 async fn size(core: &Core, project: Option<&str>) -> Done<CacheSize> {
-    let row = sqlx::query(SIZE).bind(project.map(str::to_owned)).fetch_one(&core.readers).await?;
+    let row = sqlx::query(SIZE).bind(project.map(str::to_owned)).bind(core.now()).fetch_one(&core.readers).await?;
     Ok(CacheSize { answers: count(&row, "answers"), bytes: count(&row, "bytes"), open: count(&row, "open") })
 }
 

@@ -280,7 +280,7 @@ fn put_result(values: &mut Values, job: &JobRef, result: &JobResult) {
     values.json(result.response.as_ref());
 }
 
-pub(super) fn put_usage(values: &mut Values, usage: &Usage) {
+fn put_usage(values: &mut Values, usage: &Usage) {
     values.small(usage.input_tokens);
     values.small(usage.cached_input_tokens);
     values.small(usage.cache_write_tokens);

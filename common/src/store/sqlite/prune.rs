@@ -24,6 +24,10 @@ const FORGET_ATTEMPTS: &str = "-- delete the calls of a batch's first requests
 DELETE FROM attempt
 WHERE job_id IN (SELECT job_id FROM job WHERE batch_id = ?1 ORDER BY job_id LIMIT ?2)";
 
+const FORGET_ANSWERS: &str = "-- whose answers others find no more
+DELETE FROM response_cache
+WHERE run IS NOT NULL AND job_id IN (SELECT job_id FROM job WHERE batch_id = ?1 ORDER BY job_id LIMIT ?2)";
+
 const FORGET_RESULTS: &str = "-- delete the results of a batch's first requests
 DELETE FROM result
 WHERE job_id IN (SELECT job_id FROM job WHERE batch_id = ?1 ORDER BY job_id LIMIT ?2)";
@@ -56,6 +60,8 @@ pub(super) async fn forget(core: &Core, batch: BatchId, limit: u32) -> Done<Forg
     if sqlx::query(ENDED).bind(batch.uuid()).fetch_optional(&mut *tx).await?.is_none() {
         return Ok(Forgotten::default());
     }
+    let query = sqlx::query(FORGET_ANSWERS).bind(batch.uuid()).bind(i64::from(limit));
+    query.execute(&mut *tx).await?;
     let mut counts = [0; 3];
     for (count, statement) in counts.iter_mut().zip([FORGET_ATTEMPTS, FORGET_RESULTS, FORGET_REQUESTS]) {
         let query = sqlx::query(statement).bind(batch.uuid()).bind(i64::from(limit));
@@ -90,6 +96,10 @@ UPDATE result SET response = NULL, output_text = NULL, error = json_remove(error
 WHERE job_id IN (SELECT job_id FROM job WHERE batch_id = ?1 AND job_id > ?2 AND job_id <= ?3)
   AND (response IS NOT NULL OR output_text IS NOT NULL OR json_extract(error, '$.body') IS NOT NULL)";
 
+const STRIP_ANSWERS: &str = "-- whose answers others find no more
+DELETE FROM response_cache
+WHERE run IS NOT NULL AND job_id IN (SELECT job_id FROM job WHERE batch_id = ?1 AND job_id > ?2 AND job_id <= ?3)";
+
 const STRIP_ATTEMPTS: &str = "-- empty the bodies of errors of calls
 UPDATE attempt SET error = json_remove(error, '$.body')
 WHERE job_id IN (SELECT job_id FROM job WHERE batch_id = ?1 AND job_id > ?2 AND job_id <= ?3)
@@ -118,6 +128,7 @@ pub(super) async fn strip(core: &Core, batch: BatchId, after: Option<JobId>, lim
     let mut stripped = Stripped::default();
     if let Some(last) = jobs.last() {
         let to: uuid::Uuid = last.get("job_id");
+        sqlx::query(STRIP_ANSWERS).bind(batch.uuid()).bind(from).bind(to).execute(&mut *tx).await?;
         let mut counts = [0; 3];
         for (count, statement) in counts.iter_mut().zip([STRIP_ATTEMPTS, STRIP_RESULTS, STRIP_REQUESTS]) {
             let mut query = sqlx::query(statement).bind(batch.uuid()).bind(from).bind(to);
@@ -139,9 +150,6 @@ pub(super) async fn strip(core: &Core, batch: BatchId, after: Option<JobId>, lim
 const FORGET_SUMS: &str = "-- delete the sums of a project's batches that are gone
 DELETE FROM tally WHERE project = ?1 AND batch_id NOT IN (SELECT batch_id FROM batch)";
 
-const HAS_CACHE: &str = "-- are answers cached by project
-SELECT 1 FROM pragma_table_info('response_cache') WHERE name = 'project'";
-
 const FORGET_CACHED: &str = "-- delete a project's cached answers
 DELETE FROM response_cache WHERE project = ?1";
 
@@ -149,9 +157,7 @@ pub(super) async fn forget_project(core: &Core, project: &str) -> Done<u64> {
     let mut work = core.writer.begin().await?;
     let tx = work.tx();
     let mut rows = sqlx::query(FORGET_SUMS).bind(project).execute(&mut *tx).await?.rows_affected();
-    if sqlx::query(HAS_CACHE).fetch_optional(&mut *tx).await?.is_some() {
-        rows += sqlx::query(FORGET_CACHED).bind(project).execute(&mut *tx).await?.rows_affected();
-    }
+    rows += sqlx::query(FORGET_CACHED).bind(project).execute(&mut *tx).await?.rows_affected();
     work.commit().await?;
     Ok(rows)
 }

@@ -432,6 +432,38 @@ pub async fn answers_are_cleared_by_project(lab: Lab) {
     assert_eq!((size.answers, size.open), (0, 1), "a call under way stays");
 }
 
+pub async fn answers_go_with_the_batch_that_has_them(lab: Lab) {
+    let worker = lab.worker(LONG).await;
+    for (name, strip) in [("forgotten", false), ("emptied", true)] {
+        let submitted = equal(&lab, name, 1, "on").await;
+        let verdicts = admit(&lab, worker, &submitted.jobs).await;
+        flush(&lab, worker, &[answer(&verdicts[0], success(name))]).await;
+        assert_eq!(lab.other.cache_size(None).await.unwrap().answers, 1);
+        if strip {
+            lab.owner.strip(submitted.id, None, 10).await.unwrap();
+        } else {
+            lab.owner.forget(submitted.id, 10).await.unwrap();
+        }
+        assert_eq!(lab.other.cache_size(None).await.unwrap(), CacheSize::default(), "{name}");
+    }
+    let late = equal(&lab, "late", 1, "on").await;
+    assert!(is_run(&admit(&lab, worker, &late.jobs).await[0]));
+}
+
+/// What a back end does whose results somebody `delete`d by hand while the cache says where they stand.
+pub async fn an_answer_that_is_gone_is_asked_for_again(lab: &Lab, delete: impl AsyncFnOnce()) {
+    let worker = lab.worker(LONG).await;
+    let submitted = equal(lab, "sweep", 1, "on").await;
+    let verdicts = admit(lab, worker, &submitted.jobs).await;
+    flush(lab, worker, &[answer(&verdicts[0], success("x"))]).await;
+    delete().await;
+    let late = equal(lab, "late", 2, "on").await;
+    assert_eq!(admit(lab, worker, &late.jobs).await, [Verdict::Waiting, Verdict::Waiting]);
+    lab.due(2).await;
+    let verdicts = admit(lab, worker, &late.jobs).await;
+    assert!(is_run(&verdicts[0]) && verdicts[1] == Verdict::Waiting, "one of them is called: {verdicts:?}");
+}
+
 pub async fn an_owner_that_asks_again_is_told_the_same(lab: Lab) {
     let submitted = equal(&lab, "sweep", 3, "on").await;
     let worker = lab.worker(LONG).await;

@@ -92,6 +92,7 @@ macro_rules! store_suite {
                 answers_go_when_their_time_is_over
                 the_least_recently_used_answers_go_first
                 answers_are_cleared_by_project
+                answers_go_with_the_batch_that_has_them
                 an_owner_that_asks_again_is_told_the_same
             }
             cancelling {
