@@ -31,6 +31,7 @@ mod jobs;
 mod limits;
 mod live;
 mod look;
+mod lost;
 mod models;
 mod pace;
 mod place;

@@ -7,6 +7,7 @@ use gristmill_producer::output::csv::{self, Cell};
 use serde_json::{Map, Value, json};
 
 use super::compare::Other;
+use crate::cli::lost;
 use crate::cli::scope::Scope;
 use crate::cli::table::{count, money, plural, sheet};
 
@@ -103,7 +104,7 @@ impl<'a> Sheet<'a> {
                 Some(of) => format!("no calls: {of}\n"),
                 None => "no calls yet\n".to_owned(),
             };
-            self.lost().iter().for_each(|remark| text.push_str(&format!("\n{}\n", wrapped(remark))));
+            lost::remark(&self.lost).iter().for_each(|remark| text.push_str(&format!("\n{}\n", wrapped(remark))));
             return text;
         }
         let mut text = of.map(|of| format!("{of}\n\n")).unwrap_or_default();
@@ -189,7 +190,7 @@ impl<'a> Sheet<'a> {
             };
             remarks.push(format!("unseen: nobody saw how {} ended; {bound}.", plural(whole(unseen), "call")));
         }
-        remarks.extend(self.lost());
+        remarks.extend(lost::remark(&self.lost));
         if !self.others.is_empty() {
             remarks.push(
                 "compared: the same counts of tokens at plain prices, cached ones at the other model's rates for them. Other \
@@ -199,27 +200,6 @@ impl<'a> Sheet<'a> {
             );
         }
         remarks
-    }
-
-    /// Says what died workers may have called.
-    fn lost(&self) -> Option<String> {
-        let LostCalls { workers, runs, most, bound_pico_usd, without_bound } = self.lost;
-        if most == 0 {
-            return None;
-        }
-        let bound = match (without_bound == most, without_bound) {
-            (true, _) => "what these may have cost is not known".to_owned(),
-            (false, 0) => format!("at most {} in all", amount(PicoUsd(bound_pico_usd))),
-            (false, unknown) => {
-                format!("at most {}, and that of {unknown} more is not known", amount(PicoUsd(bound_pico_usd)))
-            }
-        };
-        Some(format!(
-            "lost: {} died while holding {}; at most {} of theirs may have been made and billed that no line above has: {bound}.",
-            plural(workers, "worker"),
-            plural(runs, "run"),
-            plural(most, "call"),
-        ))
     }
 
     pub(super) fn json(&self, scope: &Scope) -> Value {
@@ -235,18 +215,8 @@ impl<'a> Sheet<'a> {
         json!({
             "scope": scope.json(), "by": by, "lines": self.lines.iter().map(line).collect::<Vec<_>>(),
             "total": self.fields(&self.total),
-            "lost": self.lost_json(),
+            "lost": lost::json(&self.lost),
             "compare": models.collect::<Vec<_>>(),
-        })
-    }
-
-    fn lost_json(&self) -> Value {
-        let is_known = self.lost.without_bound < self.lost.most || self.lost.most == 0;
-        let bound = is_known.then_some(PicoUsd(self.lost.bound_pico_usd));
-        json!({
-            "workers": self.lost.workers, "runs": self.lost.runs, "calls_at_most": self.lost.most,
-            "bound_pico_usd": bound.map(|PicoUsd(pico)| pico), "bound_usd": bound.map(dollars),
-            "calls_without_bound": self.lost.without_bound,
         })
     }
 

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, SecondsFormat, Utc};
 use gristmill_common::batch::Batch;
 use gristmill_common::price::PicoUsd;
-use gristmill_common::store::{ErrorCount, WorkerRow};
+use gristmill_common::store::{ErrorCount, LostCalls, WorkerRow};
 use gristmill_common::tally::{By, Histogram, Part, Sums};
 use serde_json::{Map, Value, json};
 
 use super::series::Series;
+use crate::cli::lost;
 
 /// The version of the JSON.
 const VERSION: u32 = 1;
@@ -44,6 +45,8 @@ pub(super) struct Report {
     /// The batch, or the newest of several.
     pub(super) batches: Vec<Batch>,
     pub(super) totals: Sums,
+    /// What died workers may have called.
+    pub(super) lost: LostCalls,
     pub(super) by: Vec<(By, Vec<Part>)>,
     /// Sums by the class of the error, the empty one included.
     pub(super) classes: Vec<Part>,
@@ -156,6 +159,7 @@ impl Report {
             "scope": { "batch": self.scope.batch, "project": self.scope.project, "since": self.scope.since },
             "span": { "from": first, "to": last, "seconds": seconds },
             "totals": sums(&self.totals),
+            "lost": lost::json(&self.lost),
             "rates": {
                 "ended_per_s": rate(self.totals.ended()),
                 "calls_per_s": rate(self.totals.calls),

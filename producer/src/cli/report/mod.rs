@@ -158,6 +158,7 @@ async fn gather(backend: &Backend, args: &Args, now: DateTime<Utc>) -> Result<Re
         ..UsageScope::default()
     };
     let totals = store.usage(&scope, &[]).await?.pop().map(|part| part.sums).unwrap_or_default();
+    let lost = store.lost_calls(&scope).await?;
     let mut by = Vec::new();
     for part in [By::Model, By::Provider, By::Deployment, By::ProviderModel, By::Project, By::Day, By::Batch] {
         by.push((part.clone(), store.usage(&scope, &[part]).await?));
@@ -170,7 +171,7 @@ async fn gather(backend: &Backend, args: &Args, now: DateTime<Utc>) -> Result<Re
     }
     let workers = store.workers().await?;
     let scope = Scope { batch: batch.map(|batch| batch.name.clone()), project: args.project.clone(), since };
-    Ok(Report { at: now, scope, batches, totals, by, classes, failures, series, workers })
+    Ok(Report { at: now, scope, batches, totals, lost, by, classes, failures, series, workers })
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use gristmill_common::tally::{By, Histogram, Part, Sums};
 
 use super::data::{Class, Report, is_cost_known, ratio};
 use super::plot::{self, Layer, milliseconds};
-use crate::cli::table::{count, duration, money};
+use crate::cli::lost;
+use crate::cli::table::{count, duration, money, plural};
 
 /// Bars of a plot at most; a table has all of them.
 const BARS: usize = 12;
@@ -122,6 +123,10 @@ fn cards(report: &Report) -> String {
     if totals.unseen > 0 {
         let bound = format!("at most {} more", money(PicoUsd(totals.bound_pico_usd).dollars()));
         cards.push(("Calls nobody saw the end of", number(totals.unseen), bound));
+    }
+    if report.lost.most > 0 {
+        let note = format!("{}; {}", plural(report.lost.workers, "dead worker"), lost::bound(&report.lost));
+        cards.push(("Calls that may be lost", format!("≤ {}", count(report.lost.most)), note));
     }
     let mut text = "<dl class=\"cards\">\n".to_owned();
     for (name, value, note) in cards {
@@ -425,6 +430,7 @@ mod tests {
             series: Series::of(&timed),
             workers: Vec::new(),
             totals,
+            lost: gristmill_common::store::LostCalls::default(),
         }
     }
 
@@ -444,6 +450,17 @@ mod tests {
             assert!(!page.contains(word), "{word}");
         }
         assert!(page.contains("default-src 'none'") && page.contains("prefers-color-scheme: dark"));
+    }
+
+    #[test]
+    fn calls_that_may_be_lost_are_shown_where_there_are_any() {
+        let mut report = report(&[], "b");
+        assert!(!html(&report).contains("may be lost"));
+        report.lost.workers = 2;
+        (report.lost.runs, report.lost.most, report.lost.bound_pico_usd) = (300, 128, 1_250_000_000_000);
+        let page = html(&report);
+        assert!(page.contains("Calls that may be lost"), "{page}");
+        assert!(page.contains("≤ 128<small>2 dead workers; at most $1.25 in all"), "{page}");
     }
 
     #[test]
