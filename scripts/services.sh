@@ -23,6 +23,8 @@
 #   GRISTMILL_SERVICES       which of the steps 2 to 5 to try; default "running compose installed packages"
 #   GRISTMILL_POSTGRES_PORT  the local port where step 2 looks and step 3 publishes; default 5432
 #   GRISTMILL_RABBITMQ_PORT  the same; default 5672
+#   GRISTMILL_POSTGRES_FSYNC on or off, for a Postgres that step 4 or 5 starts; default off for scripts/test and
+#                            scripts/test-python, which do not measure, else on
 #   PGPASSWORD               the password to try with the local users in step 2
 #   POSTGRES_PASSWORD        the password of docker-compose.yml; default gristmill
 
@@ -121,6 +123,7 @@ gristmill_postgres_given() { # url
       gristmill_say "its user may not create databases, and each test makes its own: ALTER ROLE ... CREATEDB"
       return 1
     fi
+    gristmill_postgres_room "$url"
   fi
   GRISTMILL_TEST_DATABASE_URL=$url
 }
@@ -137,6 +140,7 @@ gristmill_postgres_running() {
       if command -v psql >/dev/null; then
         answer=$(gristmill_postgres_may_create "$url" 2>/dev/null) || continue
         [ "$answer" = t ] || continue
+        gristmill_postgres_room "$url"
       else
         # Without psql, only a login without a password can be tried, and its rights not at all.
         gristmill_postgres_trusts "$user" "$port" || continue
@@ -162,7 +166,7 @@ gristmill_postgres_compose() {
 }
 
 gristmill_postgres_installed() {
-  local bin user dir port
+  local bin user dir port fsync
   if ! bin=$(gristmill_postgres_bin); then
     gristmill_say "no Postgres server programs installed"
     return 1
@@ -177,9 +181,14 @@ gristmill_postgres_installed() {
     tail -n 5 "$gristmill_temp_dir/initdb.log" >&2
     return 1
   fi
+  # Without fsync a server that is killed loses nothing, a machine that fails does, and full pages would not help it.
+  case ${0##*/} in
+    test | test-python) fsync=${GRISTMILL_POSTGRES_FSYNC:-off} ;;
+    *) fsync=${GRISTMILL_POSTGRES_FSYNC:-on} ;;
+  esac
   # The tests run in parallel, each with pools of its own: more connections than the default 100.
   gristmill_program "$dir/start" "$user" "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w -t 60 \
-    -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=300 -c external_pid_file=$dir/pid" start
+    -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=300 -c fsync=$fsync -c full_page_writes=$fsync -c external_pid_file=$dir/pid" start
   export GRISTMILL_TEST_POSTGRES_DIR=$dir
   if ! "$dir/start" >/dev/null; then
     gristmill_say "Postgres did not start:"
@@ -216,6 +225,18 @@ gristmill_postgres_url() { # user password port
 
 gristmill_postgres_may_create() { # url
   PGCONNECT_TIMEOUT=5 psql -XAtqw "$1" -c "select rolsuper or rolcreatedb from pg_roles where rolname = current_user"
+}
+
+# Says so where the tests may run out of connections; they run all the same.
+gristmill_postgres_room() { # url
+  local most
+  most=$(PGCONNECT_TIMEOUT=5 psql -XAtqw "$1" -c 'SHOW max_connections' 2>/dev/null) || return 0
+  case $most in
+    '' | *[!0-9]*) return 0 ;;
+  esac
+  if [ "$most" -lt 100 ]; then
+    gristmill_say "this Postgres takes $most connections (max_connections), and the tests may need 100: raise it, or lower RUST_TEST_THREADS"
+  fi
 }
 
 # An SSLRequest is answered with one byte, S or N, by every Postgres, before any login.

@@ -158,7 +158,10 @@ CREATE TABLE response_cache (
 );
 
 CREATE INDEX response_cache_job ON response_cache (job_id);
-CREATE INDEX response_cache_used ON response_cache (used_at);
+-- with the bytes, so that their sum is read from here
+CREATE INDEX response_cache_used ON response_cache (used_at, bytes);
+CREATE INDEX response_cache_expires ON response_cache (expires_at) WHERE run IS NOT NULL;
+CREATE INDEX response_cache_open ON response_cache (created_at) WHERE run IS NULL;
 
 -- What is told of costs without opening anything: sums by hour.
 CREATE VIEW usage AS

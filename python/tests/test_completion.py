@@ -124,7 +124,7 @@ class Completion(support.InFolder):
             self.assertEqual(caught.exception.exit_code, 2)
 
     def test_a_cancelled_call_is_taken_back_and_leaves_nothing(self):
-        base_url = self.simulator("--latency", "30s")
+        base_url = self.simulator("--latency", "120s")
 
         async def give_up():
             messages = [{"role": "user", "content": "hi"}]
@@ -141,7 +141,7 @@ class Completion(support.InFolder):
             asyncio.run(give_up())
             gc.collect()
         self.assertEqual([str(warning.message) for warning in warned], [])
-        self.assertLess(time.monotonic() - started, 20)
+        self.assertLess(time.monotonic() - started, 60)
 
     def test_it_is_retried_by_the_queue(self):
         base_url = self.simulator()

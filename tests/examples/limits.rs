@@ -331,7 +331,7 @@ async fn churn() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         living.push_back(fleet.worker(&[], &[]));
         let oldest = living.pop_front().unwrap();
-        fleet.signal(oldest, "KILL");
+        fleet.kill(oldest).await;
     }
     // A job on which three workers died is poison, whoever killed them.
     let rows = fleet.agrees(batch, 6_000).await;

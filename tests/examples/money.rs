@@ -65,15 +65,14 @@ async fn billed(jobs: usize) {
     for part in 1..=8 {
         let done = (jobs * part / 10) as u64;
         eventually("a part is done", async || (fleet.batch(batch).await.counters.done() >= done).then_some(())).await;
-        fleet.signal(living.pop_front().unwrap(), "KILL");
+        fleet.kill(living.pop_front().unwrap()).await;
         living.push_back(fleet.worker(&["--concurrency", "64"], &[]));
         kills += 1;
     }
     fleet.finished(batch).await;
     let took = began.elapsed().as_secs_f64();
     let rows = fleet.agrees(batch, jobs).await;
-    fleet.calls().await;
-    let (billed, listed, sums) = (bill(&fleet), lost(&fleet, batch).await, sums(&fleet, batch).await);
+    let (billed, listed, sums) = (bill(&fleet).await, lost(&fleet, batch).await, sums(&fleet, batch).await);
     let count = |status| rows.iter().filter(|row| row.result.status == status).count();
     println!(
         "{jobs} jobs in {took:.1} s, {kills} kills of 4 workers with 64 in flight: {} succeeded, {} failed, {} from the cache, {} \
@@ -135,7 +134,7 @@ async fn stopped() {
         assert!(began.elapsed() < Duration::from_secs(600), "it does not come to rest");
     }
     let standing = fleet.store.budgets().await.unwrap().remove(0);
-    let spent = bill(&fleet);
+    let spent = bill(&fleet).await;
     println!(
         "came to rest after {:.1} s: {} calls, {} spent of {} ({} a call); the budget says {} spent, {} leased; most calls at once {}",
         (since - began).as_secs_f64(),
@@ -153,7 +152,7 @@ async fn stopped() {
     let raised = Instant::now();
     let rows = fleet.agrees(batch, JOBS).await;
     let succeeded = rows.iter().filter(|row| row.result.status == Status::Succeeded).count();
-    let (spent, told) = (bill(&fleet), fleet.store.budgets().await.unwrap().remove(0));
+    let (spent, told) = (bill(&fleet).await, fleet.store.budgets().await.unwrap().remove(0));
     println!(
         "raised: all {succeeded} of {JOBS} succeeded {:.1} s later; {} calls, {} billed, {} by the budget",
         raised.elapsed().as_secs_f64(),

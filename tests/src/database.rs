@@ -3,10 +3,10 @@
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gristmill_common::clock::{Clock, SystemClock};
-use gristmill_common::store::{PostgresStore, Store};
+use gristmill_common::store::{Error, PostgresStore, Store};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
@@ -19,6 +19,8 @@ const GRANTS: &str = include_str!("../../deploy/grants.sql");
 const ROLES: [&str; 3] = ["gristmill_worker", "gristmill_producer", "gristmill_reader"];
 /// Test databases older than this are left-overs of killed tests.
 const STALE_S: i64 = 3600;
+/// How long other tests may use up the server's connections.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -65,7 +67,7 @@ impl TestDatabase {
 
     /// Opens a store on it.
     pub async fn store(&self) -> PostgresStore {
-        PostgresStore::connect(&self.url, "gristmill-test").await.unwrap()
+        open(&self.url).await
     }
 
     /// Makes a user who has these of the roles of `deploy/grants.sql` and no other right; returns its URL.
@@ -119,7 +121,8 @@ async fn admin() -> PgConnection {
 /// Connects; waits while other tests use up the server's connections.
 async fn connect(url: &str) -> PgConnection {
     let options = PgConnectOptions::from_str(url).unwrap();
-    for _ in 0..100 {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
         match options.connect().await {
             Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("53300") => {}
             connected => return connected.unwrap(),
@@ -127,6 +130,19 @@ async fn connect(url: &str) -> PgConnection {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("the server of {ADMIN_URL} has no free connections");
+}
+
+/// Opens a store; waits as [`connect`] does.
+async fn open(url: &SecretString) -> PostgresStore {
+    let started = Instant::now();
+    loop {
+        match PostgresStore::connect(url, "gristmill-test").await {
+            // A pool tries for some seconds by itself, and then says that nobody answers.
+            Err(Error::Setup(_)) if started.elapsed() < PATIENCE => {}
+            opened => return opened.unwrap(),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn execute(connection: &mut PgConnection, sql: &str) {
@@ -173,7 +189,7 @@ async fn template() -> String {
         execute(&mut admin, &format!("CREATE DATABASE {making}")).await;
         let mut url = url::Url::parse(&admin_url()).unwrap();
         url.set_path(&making);
-        let store = PostgresStore::connect(&url.to_string().into(), "gristmill-test").await.unwrap();
+        let store = open(&url.to_string().into()).await;
         store.migrate().await.unwrap();
         drop(store);
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";

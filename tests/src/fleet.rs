@@ -1,7 +1,8 @@
 //! A fleet for end-to-end tests: a database, queues and a simulator of the test's own, workers as real processes.
 //!
-//! Workers are the binary that users run, so a kill is a kill. Their leases are short, so that what a dead one held comes
-//! back soon. Everything ends with the value: processes by their id, queues, the database.
+//! Workers are the binary that users run, so a kill is a kill. Their leases are longer than a busy machine stands still; who
+//! lets one die ends its lease, so that what it held comes back soon. Everything ends with the value: processes by their id,
+//! queues, the database.
 #![expect(clippy::unwrap_used, reason = "a harness of tests: what fails must panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +34,9 @@ pub const IDLE: &str = "idle";
 /// The key of all tests; it must turn up nowhere.
 pub const KEY: &str = "sk-canary-4f1d7c0a9b";
 /// How long a worker may be silent.
-pub const LEASE: Duration = Duration::from_secs(3);
+pub const LEASE: Duration = Duration::from_secs(20);
+/// How long [`Fleet::keeper`] is in touch with the store before it takes over from the dead.
+const KEEPER_LEASE: &str = "3s";
 /// Longer than anything takes that works: a process that stands still in the middle of writing is given up after two minutes.
 pub const LONG: Duration = Duration::from_secs(240);
 
@@ -108,7 +111,8 @@ impl Fleet {
 
     /// Starts a worker that gets no jobs and waits until it is the keeper, so that others can die without being missed there.
     pub async fn keeper(&mut self, env: &[(&str, &str)]) -> usize {
-        let number = self.worker_for(IDLE, &[], env);
+        let env = [&[("GRISTMILL_LEASE_TTL", KEEPER_LEASE)][..], env].concat();
+        let number = self.worker_for(IDLE, &[], &env);
         let mut connection = self.database.connect().await;
         loop {
             let keeper = "SELECT count(*) FROM gristmill.keeper WHERE lease_until > now()";
@@ -141,6 +145,43 @@ impl Fleet {
         if name == "KILL" {
             self.workers[worker].wait().unwrap();
         }
+    }
+
+    /// Kills a worker, and ends its lease.
+    pub async fn kill(&mut self, worker: usize) {
+        self.signal(worker, "KILL");
+        self.end_lease(worker).await;
+    }
+
+    /// Ends the lease of a worker that is dead, as time would.
+    pub async fn end_lease(&self, worker: usize) {
+        let end = "UPDATE gristmill.worker SET lease_until = now() - interval '1 second'
+                   WHERE pid = $1 AND dead_at IS NULL AND left_at IS NULL";
+        let pid = i32::try_from(self.pid(worker)).unwrap();
+        sqlx::query(end).bind(pid).execute(&mut self.database.connect().await).await.unwrap();
+    }
+
+    /// Waits until no session is at work: what a dead worker sent last is committed by then, or never.
+    pub async fn quiet(&self) {
+        let at_work = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND pid <> pg_backend_pid()
+                         AND backend_type = 'client backend' AND state <> 'idle'";
+        eventually("no session is at work", async || {
+            let mut connection = self.database.connect().await;
+            let at_work: i64 = sqlx::query_scalar(at_work).fetch_one(&mut connection).await.unwrap();
+            (at_work == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a worker serves the tests' model group.
+    pub async fn serving(&self) {
+        eventually("a worker serves", async || {
+            let workers = self.store.workers().await.ok()?;
+            let serves = |groups: &[String]| groups.iter().any(|group| group == MODEL);
+            workers.iter().any(|worker| worker.alive && serves(&worker.info.groups)).then_some(())
+        })
+        .await;
     }
 
     /// Waits for a worker to end; returns whether it ended well.

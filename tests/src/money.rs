@@ -44,8 +44,9 @@ pub fn configure(fleet: &Fleet, rest: &str) {
 }
 
 /// Reads what the provider bills: every answer of success, whatever became of it.
-pub fn bill(fleet: &Fleet) -> Bill {
-    fleet.simulator.control().flush_log();
+pub async fn bill(fleet: &Fleet) -> Bill {
+    // Waits until all of it is in the log.
+    fleet.calls().await;
     let log = std::fs::read_to_string(fleet.dir.path().join("calls.jsonl")).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<Line>(line).unwrap());
     let billed = lines.filter(|line| line.status == Some(200) && line.outcome != "timeout");

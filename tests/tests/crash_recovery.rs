@@ -49,6 +49,7 @@ async fn a_worker_dies(place: &str, priority: Priority) {
     assert!(!fleet.ended(dying).await, "it dies at {place}");
 
     let called = fleet.calls().await;
+    fleet.quiet().await;
     let written = written(&fleet, batch).await;
     let lost: BTreeSet<&str> =
         called.iter().map(|call| call.marker.as_str()).filter(|marker| !written.contains(*marker)).collect();
@@ -63,6 +64,7 @@ async fn a_worker_dies(place: &str, priority: Priority) {
         assert!(!written.is_empty(), "it died after its first rows");
     }
 
+    fleet.end_lease(dying).await;
     fleet.worker(&["--concurrency", &concurrency], &[]);
     let rows = fleet.agrees(batch, JOBS).await;
     assert!(rows.iter().all(|row| row.result.response.is_some() && row.result.attempts == 1), "{rows:?}");
@@ -148,6 +150,7 @@ async fn a_keeper_that_dies_after_taking_over_from_the_dead_leaves_the_rest_to_t
     let dying = fleet.worker(&["--concurrency", "8"], &[("GRISTMILL_FAILPOINT", "worker.before_flush")]);
     assert!(!fleet.ended(dying).await);
     let lost = fleet.calls().await.len();
+    fleet.end_lease(dying).await;
     assert!(!fleet.ended(keeper).await);
     end_lease(&fleet, END_KEEPER).await;
     fleet.worker(&["--concurrency", "8"], &[]);
@@ -175,7 +178,7 @@ async fn the_producer_dies(place: &str, keeper_dies: Option<&str>) {
     let died = fleet.command(&submit).env("GRISTMILL_FAILPOINT", place).output().unwrap();
     assert_eq!(died.status.code(), None, "it dies at {place}");
     let found = fleet.store.batch(&BatchSelector::Name("half".to_owned())).await.unwrap().unwrap();
-    assert!(found.recorded >= 1000 && found.published_through < found.recorded && found.total.is_none(), "{found:?}");
+    assert!(found.recorded > 0 && found.published_through < found.recorded && found.total.is_none(), "{found:?}");
 
     // Half a minute passes.
     end_lease(&fleet, END_PRODUCER).await;

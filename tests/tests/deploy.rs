@@ -116,7 +116,7 @@ async fn every_statement_of_the_operators_page_can_be_run_by_a_reader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_autoscaler_counts_what_is_queued_and_what_is_called_and_not_what_waits_for_long() {
-    let latency = Duration::from_secs(2);
+    let latency = Duration::from_secs(15);
     let mut fleet = Fleet::start(simulate::Options { latency, ..Default::default() }).await;
     let reader = fleet.database.user(&["gristmill_reader"]).await;
     let query = demand();

@@ -31,7 +31,7 @@ async fn workers_and_producers_do_all_their_work_without_owning_anything() {
     let last = SystemClock.now().date_naive() + chrono::Days::new(3);
     let partition = format!("gristmill.result_{}", last.format("%Y%m%d"));
     let mut owner = fleet.database.connect().await;
-    sqlx::raw_sql(AssertSqlSafe(format!("DROP TABLE {partition}"))).execute(&mut owner).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(format!("DROP TABLE IF EXISTS {partition}"))).execute(&mut owner).await.unwrap();
 
     let amqp_url = fleet.rabbit.user().await;
     let env = [("DATABASE_URL", worker.expose_secret()), ("AMQP_URL", &amqp_url)];
@@ -66,7 +66,7 @@ async fn workers_and_producers_do_all_their_work_without_owning_anything() {
     let id = async |name: &str| fleet.store.batch(&BatchSelector::Name(name.to_owned())).await.unwrap().unwrap().id;
     let (granted, stopped) = (id("granted").await, id("stopped").await);
     eventually("some are done", async || (fleet.batch(granted).await.counters.done() > 20).then_some(())).await;
-    fleet.signal(dies, "KILL");
+    fleet.kill(dies).await;
     let lives = fleet.worker(&["--concurrency", "16"], &env);
     let rows = fleet.agrees(granted, 300).await;
     assert!(rows.iter().any(|row| row.result.status == Status::Failed));

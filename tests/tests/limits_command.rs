@@ -13,7 +13,7 @@ const MANY: usize = 60;
 const SLOW_RPM: u64 = 60;
 const FAST_RPM: u64 = 3_000;
 /// How long workers may take to follow on a busy machine; the slow rate would need a minute for [`MANY`].
-const SOON_MS: u64 = 8_000;
+const SOON_MS: u64 = 30_000;
 
 async fn run(fleet: &Fleet, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = fleet.command(arguments);
@@ -66,7 +66,7 @@ async fn running_workers_follow_the_limits_that_somebody_sets() {
     write_file(&fleet, &SLOW_RPM.to_string());
     fleet.worker(&[], &[]);
     fleet.worker(&[], &[]);
-    fleet.submit("sweep", 1_500, |_, _| {}).await;
+    fleet.submit("sweep", 3_000, |_, _| {}).await;
     let start = called(&fleet, 3).await;
     assert!(start.len() < 30, "the file's limit holds: {}", start.len());
     let waits = async || {
@@ -76,8 +76,8 @@ async fn running_workers_follow_the_limits_that_somebody_sets() {
     };
     let (model, status) = eventually("jobs wait for quota", waits).await;
     assert_eq!((&model["model"], &model["limit"]), (&MODEL.into(), &"60 rpm".into()), "{status}");
-    // 1,500 calls at 60 a minute.
-    assert!(status["eta_s"].as_u64().is_some_and(|eta_s| eta_s > 1_200), "{status}");
+    // 3,000 calls at 60 a minute.
+    assert!(status["eta_s"].as_u64().is_some_and(|eta_s| eta_s > 2_400), "{status}");
 
     let changed = now_ms();
     let out = said(&fleet, &["limits", "set", MODEL, "--rpm", "3000"]).await;
@@ -85,14 +85,14 @@ async fn running_workers_follow_the_limits_that_somebody_sets() {
     comes_fast(&fleet, changed).await;
 
     said(&fleet, &["limits", "set", MODEL, "--rpm", "60"]).await;
-    let (followed, end) = (now_ms() + 2_000, now_ms() + 6_000);
+    let (followed, end) = (now_ms() + 5_000, now_ms() + 15_000);
     let past = async || {
         let times = called(&fleet, 0).await;
         times.last().is_some_and(|last| *last >= end).then_some(times)
     };
     let times = eventually("the slow rate goes on", past).await;
     let slow = times.iter().filter(|at| (followed..end).contains(*at)).count();
-    assert!(slow <= 8, "{slow} calls in 4 s, where 4 are allowed");
+    assert!(slow <= 20, "{slow} calls in 10 s, where 10 are allowed");
 
     let out = said(&fleet, &["limits", MODEL]).await;
     for text in

@@ -267,6 +267,7 @@ async fn a_job_on_which_three_workers_died_fails_and_what_they_called_beside_it_
         let crash = [("GRISTMILL_FAILPOINT", "worker.before_call@poison-20")];
         let dying = fleet.worker(&["--concurrency", "6"], &crash);
         assert!(!fleet.ended(dying).await, "death {death}");
+        fleet.end_lease(dying).await;
     }
     let called = fleet.calls().await.len();
     let recorded = fleet.batch(batch).await.calls;
@@ -293,6 +294,7 @@ async fn workers_that_die_again_and_again_fail_no_job() {
         // Each holds most of the jobs and calls a few.
         let dying = fleet.worker(&["--concurrency", "2"], &[("GRISTMILL_FAILPOINT", "worker.after_flush:3")]);
         assert!(!fleet.ended(dying).await);
+        fleet.end_lease(dying).await;
     }
     fleet.worker(&["--concurrency", "8"], &[]);
     let rows = fleet.agrees(batch, 60).await;

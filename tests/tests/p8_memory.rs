@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use gristmill_tests::fleet::{Fleet, LEASE, eventually};
+use gristmill_tests::fleet::{Fleet, eventually};
 use gristmill_tests::proxy::Proxy;
 use gristmill_tests::rabbit;
 use gristmill_worker::simulate;
@@ -12,6 +12,8 @@ use secrecy::ExposeSecret as _;
 /// Most memory of a worker, in KiB.
 const MOST_KIB: u64 = 150 * 1024;
 const CONCURRENCY: u64 = 20;
+/// The lease of a worker that loses its store: longer than the keeper's, so that a machine that stands still costs nobody his.
+const LEASE: Duration = Duration::from_secs(12);
 /// Calls of a worker of this concurrency that run or whose results are not committed yet: what a crash would repeat.
 const MOST_UNCOMMITTED: u64 = 2 * CONCURRENCY;
 
@@ -32,23 +34,25 @@ async fn a_store_that_is_away_stops_the_calls_within_a_lease_and_its_return_repe
     let proxy = Proxy::start(fleet.database.url().expose_secret()).await;
     let url = proxy.url(fleet.database.url().expose_secret());
     let batch = fleet.submit("outage", 1500, |_, _| {}).await;
-    let worker = fleet.worker(&["--concurrency", &CONCURRENCY.to_string()], &[("DATABASE_URL", url.expose_secret())]);
+    let lease = format!("{}s", LEASE.as_secs());
+    let env = [("DATABASE_URL", url.expose_secret()), ("GRISTMILL_LEASE_TTL", lease.as_str())];
+    let worker = fleet.worker(&["--concurrency", &CONCURRENCY.to_string()], &env);
     let control = fleet.simulator.control();
     eventually("calls are made", async || (control.stats().received >= 300).then_some(())).await;
 
     proxy.refuse(true);
     let at_the_cut = control.stats().received;
     // The outage itself: a lease, a margin, and as long as shows that nothing starts.
-    tokio::time::sleep(LEASE + Duration::from_millis(500)).await;
+    tokio::time::sleep(LEASE + Duration::from_secs(3)).await;
     let after_a_lease = control.stats().received;
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    let at_the_return = control.stats().received;
+    let at_the_return = control.stats();
     proxy.refuse(false);
 
-    assert_eq!(after_a_lease, at_the_return, "without a lease no call starts");
-    let without = at_the_return - at_the_cut;
+    assert_eq!(after_a_lease, at_the_return.received, "without a lease no call starts");
+    let without = at_the_return.received - at_the_cut;
     assert!(without <= MOST_UNCOMMITTED, "{without} calls without the store");
-    assert_eq!(control.stats().in_flight, 0);
+    assert_eq!(at_the_return.in_flight, 0);
     fleet.agrees(batch, 1500).await;
     assert_eq!(fleet.calls().await.len(), 1500, "an outage of the store repeats nothing: {}", fleet.logs());
     assert_eq!(fleet.batch(batch).await.calls, 1500);
@@ -70,7 +74,7 @@ async fn a_broker_that_is_away_stops_no_admitted_job_and_its_return_repeats_none
     proxy.refuse(true);
     let at_the_cut = fleet.batch(batch).await.counters.succeeded;
     eventually("jobs that were admitted go on", async || {
-        (fleet.batch(batch).await.counters.succeeded >= at_the_cut + 100).then_some(())
+        (fleet.batch(batch).await.counters.succeeded >= at_the_cut + 40).then_some(())
     })
     .await;
     proxy.refuse(false);

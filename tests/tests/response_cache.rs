@@ -121,7 +121,7 @@ async fn a_worker_that_is_killed_repeats_only_what_it_called() {
     let workers: Vec<usize> = (0..4).map(|_| fleet.worker(&["--concurrency", "20"], &[])).collect();
     let batch = fleet.submit("killed", JOBS, ask).await;
     eventually("a part is done", async || (fleet.batch(batch).await.counters.done() >= 200).then_some(())).await;
-    fleet.signal(workers[1], "KILL");
+    fleet.kill(workers[1]).await;
     let rows = fleet.agrees(batch, JOBS).await;
     let calls = fleet.calls().await.len();
     // What ran, and the answers that waited for their group.

@@ -37,9 +37,8 @@ async fn a_server_that_is_gone_without_a_word_is_given_up_and_found_again() {
     let database = TestDatabase::create().await;
     let proxy = Proxy::start(database.url().expose_secret()).await;
     let url = proxy.url(database.url().expose_secret());
-    let patience = Duration::from_millis(300);
-    let store = PostgresStore::connect(&url, "gristmill-test").await.unwrap().with_patience(patience);
-    store.due(10).await.unwrap();
+    let store = PostgresStore::connect(&url, "gristmill-test").await.unwrap().with_patience(Duration::from_secs(2));
+    eventually("it answers", || async { store.due(10).await.ok() }).await;
     proxy.swallow(true);
     // More than the pool has connections, so that none is left that still waits for an answer.
     let started = Instant::now();
@@ -48,7 +47,8 @@ async fn a_server_that_is_gone_without_a_word_is_given_up_and_found_again() {
         let error = answer.unwrap_err();
         assert!(error.is_transient(), "{error}");
     }
-    assert!(started.elapsed() < 10 * patience, "{:?}", started.elapsed());
+    // Below the default patience.
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     proxy.swallow(false);
     eventually("it answers again", || async { store.due(10).await.ok() }).await;
     proxy.stop().await;
@@ -114,8 +114,7 @@ async fn a_full_disk_of_the_server_is_said_and_may_pass() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_stands_still_in_a_copy_is_ended_once_somebody_is_dead() {
     let database = TestDatabase::create().await;
-    let patience = Duration::from_millis(300);
-    let store = database.store().await.with_patience(patience);
+    let store = database.store().await;
     let standing = sqlx::PgPool::connect(database.url().expose_secret()).await.unwrap();
     let mut tx = standing.begin().await.unwrap();
     let session: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *tx).await.unwrap();
@@ -128,10 +127,14 @@ async fn a_session_that_stands_still_in_a_copy_is_ended_once_somebody_is_dead() 
     };
 
     store.register(&worker_info(owner()), SHORT).await.unwrap();
+    let patience = Duration::from_secs(1);
+    let store = store.with_patience(patience);
     while stands().await {
-        assert!(began.elapsed() < Duration::from_secs(10), "it stands still");
-        store.bury(3, 100).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(began.elapsed() < Duration::from_secs(60), "it stands still");
+        if let Err(error) = store.bury(3, 100).await {
+            assert!(error.is_transient(), "{error}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(began.elapsed() > patience * 6, "a session that may live was ended");
     assert!(copy.finish().await.is_err(), "its transaction is gone");

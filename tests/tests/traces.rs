@@ -34,8 +34,10 @@ const PROMPT: &str = "How many stones are in a mill?";
 /// What another program enqueues with.
 const FOREIGN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const FOREIGN_UNRECORDED: &str = "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
-/// What a process may take longer because nobody takes its traces: twice the patience of its end.
-const HELD_UP: Duration = Duration::from_secs(10);
+/// What a process may take longer because nobody takes its traces: many times the patience of its end, half of [`SENDING_MS`].
+const HELD_UP: Duration = Duration::from_secs(60);
+/// How long sending traces may take, in milliseconds.
+const SENDING_MS: &str = "120000";
 
 /// A span as it arrived, with the service that sent it.
 #[derive(Debug, Clone)]
@@ -314,7 +316,11 @@ async fn a_collector_that_is_away_or_silent_holds_nothing_up() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for (name, address) in [("away", away), ("silent", silent.local_addr().unwrap())] {
         let endpoint = format!("http://{address}");
-        let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
+        let env = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", SENDING_MS),
+        ];
         let worker = fleet.worker(&[], &env);
         let submitted = Instant::now();
         let batch = submit(&fleet, name, &env).await;

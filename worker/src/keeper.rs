@@ -43,6 +43,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const CACHE: Duration = Duration::from_secs(30);
 /// Rows in a chunk.
 const CHUNK: u32 = 1000;
+/// Rows of the response cache in a chunk, which are small.
+const CACHE_CHUNK: u32 = 10_000;
 /// Sums that are added up at once.
 const ROLL_UP: u32 = 5000;
 /// References in a message of standard or bulk priority.
@@ -210,7 +212,7 @@ impl Keeper {
             });
         }
         if now >= rounds.next_cache {
-            if self.store.prune_cache(CHUNK).await? >= u64::from(CHUNK) {
+            if self.store.prune_cache(CACHE_CHUNK).await? >= u64::from(CACHE_CHUNK) {
                 busy = true;
             } else {
                 rounds.next_cache = now + CACHE;

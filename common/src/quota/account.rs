@@ -451,7 +451,8 @@ impl Account {
     /// Divides the calls that may run at once: each worker gets what it wants while all fit, else its share; what others
     /// have, or have running yet, is never given twice.
     ///
-    /// What it wants is what waits at this moment, and more comes before it asks again: half of its share is its own meanwhile.
+    /// What it wants is what waits at this moment, and more may come before it asks again: while something waits, half of its share
+    /// is its own, as far as it could run so many.
     fn slots(&mut self, now: Micros, owner: OwnerId, limits: Limits, ask: &Ask) -> Option<u64> {
         let total = self.total_slots(now, limits)?;
         let share = (total / self.sharers(now)).max(1);
@@ -459,8 +460,8 @@ impl Account {
         let held: u64 = others().map(|holder| holder.slots.max(holder.in_flight)).sum();
         let short = others().any(|holder| holder.wants > holder.slots && holder.slots < share);
         let most = total.saturating_sub(held);
-        let wanted = if ask.wants() { ask.slots.max(share / 2) } else { ask.slots };
-        let slots = wanted.min(most).min(if short { share } else { u64::MAX });
+        let ahead = if ask.slots > ask.in_flight { (share / 2).min(ask.most) } else { 0 };
+        let slots = ask.slots.max(ahead).min(most).min(if short { share } else { u64::MAX });
         if let Some(holder) = self.holders.get_mut(&owner) {
             holder.slots = slots;
         }

@@ -22,6 +22,8 @@ pub struct Ask {
     pub in_flight: u64,
     /// Calls that it would run at once, the running ones included.
     pub slots: u64,
+    /// Calls that it could run at once, whatever waits.
+    pub most: u64,
     /// Whether its share of the calls at once, or of the pace, is used up.
     pub full: bool,
     /// How its calls went.

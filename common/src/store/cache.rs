@@ -1,8 +1,8 @@
 //! The response cache: what admission asks of it, what it answers, and what a settlement leaves in it.
 //!
-//! Owns the decision who is answered, who calls and who waits; the back ends read and write the rows. A row says which result has the
-//! answer; one without says that the call of its job is under way. If a process dies, the live row of that job says who goes on with the call, or that
-//! nobody does: such rows are cleared away by [`AnswerCache::prune_cache`].
+//! Owns the decision who is answered, who calls and who waits; the back ends read and write the rows. A row says which result has
+//! the answer; one without says that the call of its job is under way. If a process dies, the live row of that job says who goes on
+//! with the call, or that nobody does: such rows are cleared away by [`AnswerCache::prune_cache`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -226,8 +226,8 @@ pub(super) fn plan<'a>(asks: &'a [Ask], found: &HashMap<CacheKey, Found>) -> Pla
 pub(super) struct Left<'a> {
     /// Answers to keep, one for each key, in order of key.
     pub(super) answers: BTreeMap<CacheKey, (&'a Settlement, &'a JobResult)>,
-    /// Jobs that end without one.
-    pub(super) without: Vec<JobId>,
+    /// Jobs that end without one, with what they asked.
+    pub(super) without: Vec<(CacheKey, JobId)>,
     /// All of these jobs, each with whether those who wait for it are to call by themselves.
     pub(super) ended: Vec<(JobId, bool)>,
 }
@@ -247,7 +247,7 @@ impl<'a> Left<'a> {
             if answered && fits && caching.keep {
                 left.answers.insert(caching.key, (settlement, result));
             } else {
-                left.without.push(job);
+                left.without.push((caching.key, job));
             }
             left.ended.push((job, is_in_vain(result.status) || (answered && !(fits && caching.keep))));
         }

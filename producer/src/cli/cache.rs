@@ -10,7 +10,7 @@ use super::table::{cached_and_saved, columns, count, plural};
 use super::ui;
 
 /// Answers that one transaction forgets.
-const CHUNK: u32 = 1_000;
+const CHUNK: u32 = 10_000;
 
 const EXAMPLES: &str = "\
 Examples:

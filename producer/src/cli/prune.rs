@@ -30,8 +30,8 @@ Examples:
   gristmill prune --older-than 7d --bodies-only --yes  keeps the rows, empties requests and answers
   gristmill prune --project acme                       all that is kept of a project
 
-Requests, results and attempts of a batch go together, and with the last of them the batch. What batches cost stays in the
-sums of their projects; --project deletes these, too, and the project's cached answers.
+Requests, results and attempts of a batch go together, and with the last of them the batch. The response cache asks again what
+they had answered. What batches cost stays in the sums of their projects; --project deletes these, too.
 With --bodies-only the request, the answer, its text and the bodies of errors go; names, tags, metadata, tokens, costs,
 times and the messages of errors stay. The jobs cannot run again.";
 

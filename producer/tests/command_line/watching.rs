@@ -16,7 +16,7 @@ const RUN: [&str; 8] = ["run", "in.jsonl", "-o", "out.jsonl", "--name", "sweep",
 #[test]
 fn progress_for_machines_is_a_line_of_json_at_a_time() {
     let desk = desk();
-    let provider = Provider::start(&["--latency", "300ms"]);
+    let provider = Provider::start(&["--latency", "1s"]);
     let arguments = ["--api-base", &provider.url, "--concurrency", "8", "--progress", "json"];
     let said = desk.run(&[&RUN[..], &arguments].concat()).ends_with(0);
     let views: Vec<Value> = said.err.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
@@ -50,7 +50,7 @@ fn machines_read_nothing_but_json_and_the_end_is_always_told() {
 #[test]
 fn progress_in_a_log_is_plain_lines_without_colour() {
     let desk = desk();
-    let provider = Provider::start(&["--latency", "300ms"]);
+    let provider = Provider::start(&["--latency", "1s"]);
     let arguments = ["--api-base", &provider.url, "--concurrency", "8"];
     let said = desk.run(&[&RUN[..], &arguments].concat()).ends_with(0);
     assert!(said.err.lines().any(|line| line.contains("/60 done")), "{said:?}");

@@ -1,13 +1,15 @@
 //! Output as it comes between processes, and what becomes of it when a connection does not go on.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use gristmill_common::broker::Broker as _;
+use gristmill_common::broker::{Broker as _, Error, Outgoing};
 use gristmill_common::job::Priority;
 use gristmill_tests::rabbit::TestRabbit;
 use gristmill_tests::suite::broker::{heard, numbered, publish, stream, take, tell_until_heard, until};
 use tokio::time::timeout;
 
-use super::faults::{UNBLOCKED, blocked, proxied};
+use super::faults::{UNBLOCKED, blocked, proxied, until_err};
 use super::{key, ready};
 
 /// More than waits anywhere.
@@ -42,7 +44,7 @@ async fn a_listener_whose_connection_is_lost_ends_and_leaves_no_queue() {
     tell_until_heard(&*teller, stream, &mut pieces, &Bytes::from_static(b"piece")).await;
     proxy.cut();
     until("the listening ends", async || {
-        let next = timeout(std::time::Duration::from_secs(1), pieces.next()).await;
+        let next = timeout(Duration::from_secs(1), pieces.next()).await;
         matches!(next, Ok(None))
     })
     .await;
@@ -88,22 +90,23 @@ async fn telling_while_the_connection_is_away_loses_pieces_and_holds_up_nothing(
 async fn telling_on_a_blocked_connection_keeps_little_and_goes_on_when_it_is_free() {
     let rabbit = TestRabbit::new(&["m"]);
     let listener = ready(&rabbit).await;
-    let (proxy, teller) = proxied(&rabbit, |_| {}).await;
+    let (proxy, teller) = proxied(&rabbit, |options| options.publish_timeout = Duration::from_secs(2)).await;
     let stream = stream();
     let mut pieces = listener.listen(stream).await.unwrap();
     tell_until_heard(&*teller, stream, &mut pieces, &Bytes::from_static(b"before")).await;
     let publishing = format!("{} publish", rabbit.prefix());
     proxy.say(&publishing, &blocked()).await;
     // Until it is noticed, what is told is heard.
-    until("nothing is heard any more", async || {
-        teller.tell(stream, Bytes::from_static(b"perhaps"));
-        timeout(std::time::Duration::from_millis(200), pieces.next()).await.is_err()
-    })
-    .await;
+    let message = || {
+        let lane = key(Priority::High);
+        vec![Outgoing { lane, payload: Bytes::from_static(b"x"), traceparent: None }]
+    };
+    until_err(&teller, message, |error| matches!(error, Error::Blocked { .. })).await;
+    while let Ok(Some(_)) = timeout(Duration::from_secs(2), pieces.next()).await {}
     for piece in numbered("lost", FLOOD) {
         teller.tell(stream, piece);
     }
-    let silence = timeout(std::time::Duration::from_millis(300), pieces.next()).await;
+    let silence = timeout(Duration::from_millis(300), pieces.next()).await;
     assert!(silence.is_err(), "the connection is blocked: {silence:?}");
     proxy.say(&publishing, &UNBLOCKED).await;
     let others = tell_until_heard(&*teller, stream, &mut pieces, &Bytes::from_static(b"after")).await;

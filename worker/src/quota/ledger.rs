@@ -226,6 +226,7 @@ impl Ledger {
             unused: state.unused,
             in_flight: state.in_flight,
             slots: (state.in_flight + waiting.calls).min(waiting.most),
+            most: waiting.most,
             full: state.full,
             heard: state.heard,
             ..Ask::of(Arc::clone(&self.account), state.configured)

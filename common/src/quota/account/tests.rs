@@ -125,15 +125,17 @@ fn what_comes_between_two_asks_has_room_and_takes_nobody_elses() {
     let mut account = Account::default();
     let owners = owners(2);
     let most = Limits { max_parallel_requests: Some(40), ..Limits::default() };
-    let mut lease = |owner: usize, slots: u64| {
-        let ask = Ask { slots, full: false, ..ask(most, 0) };
+    let mut lease = |owner: usize, slots: u64, in_flight: u64| {
+        let ask = Ask { slots, in_flight, most: 64, full: false, ..ask(most, 0) };
         account.lease(START, owners[owner], &ask).slots
     };
-    assert_eq!(lease(0, 1), Some(20), "alone, with one job that waits");
-    assert_eq!(lease(1, 64), Some(20), "what nobody holds");
-    assert_eq!(lease(0, 64), Some(20));
-    assert_eq!(lease(0, 0), Some(0), "nothing waits and nothing runs");
-    assert_eq!(lease(1, 64), Some(40));
+    assert_eq!(lease(0, 1, 0), Some(20), "alone, with one job that waits");
+    assert_eq!(lease(1, 64, 0), Some(20), "what nobody holds");
+    assert_eq!(lease(0, 64, 20), Some(20));
+    assert_eq!(lease(0, 1, 1), Some(1), "nothing waits");
+    assert_eq!(lease(1, 64, 20), Some(39));
+    let few = Ask { slots: 1, most: 8, ..ask(most, 0) };
+    assert_eq!(Account::default().lease(START, owners[0], &few).slots, Some(8), "as many as it could run");
 }
 
 #[test]

@@ -4,12 +4,13 @@
 //! those who wait: so either the one sees the answer, or the other sees the one who waits. Rows of the cache are locked in order of
 //! key, behind everything else of their transaction; of the live rows that are woken only those that nobody holds are taken.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::postgres::{PgBindIterExt as _, PgPool, PgRow};
-use sqlx::{PgConnection, Row as _};
+use sqlx::postgres::{PgArguments, PgBindIterExt as _, PgPool, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row as _};
 use uuid::Uuid;
 
 use super::super::cache::{
@@ -58,13 +59,13 @@ FROM gristmill.response_cache c
 JOIN gristmill.result r ON r.part_day = $2 AND r.job_id = c.job_id AND r.run = c.run
 WHERE c.key = ANY ($1) AND r.response IS NOT NULL";
 
-const GONE: &str = "-- answers that were deleted with their batches
+const GONE: &str = "-- answers whose results were deleted
 DELETE FROM gristmill.response_cache
 WHERE key IN (SELECT c.key FROM gristmill.response_cache c
               JOIN UNNEST($1::bytea[], $2::uuid[]) AS t (key, job_id) ON t.key = c.key AND t.job_id = c.job_id
               WHERE c.run IS NOT NULL
                 AND NOT EXISTS (SELECT 1 FROM gristmill.result r
-                                WHERE r.job_id = c.job_id AND r.run = c.run AND r.response IS NOT NULL)
+                                WHERE r.part_day = $3 AND r.job_id = c.job_id AND r.run = c.run AND r.response IS NOT NULL)
               ORDER BY c.key FOR UPDATE OF c SKIP LOCKED)";
 
 const USED: &str = "-- answers that were used
@@ -235,7 +236,8 @@ async fn answers(
         if !gone.is_empty() {
             let query = sqlx::query(GONE)
                 .bind(bytes(gone.iter().map(|(key, _)| *key)))
-                .bind(gone.iter().map(|(_, job)| *job).bind_iter());
+                .bind(gone.iter().map(|(_, job)| *job).bind_iter())
+                .bind(day);
             query.execute(&mut *tx).await.map_err(failed(ASKING))?;
         }
     }
@@ -261,30 +263,31 @@ fn answer(row: &PgRow) -> CachedAnswer {
     }
 }
 
-// Where its own call stands under the key, nothing changes that has an index.
-const KEEP: &str = "-- keep answers
+const LOCK: &str = "-- whose calls are under these keys
+SELECT key, job_id, run IS NULL AS open FROM gristmill.response_cache WHERE key = ANY ($1) ORDER BY key FOR UPDATE";
+
+// Nothing changes that has an index, the time of its last use included, which is that of the claim.
+const KEEP: &str = "-- keep answers of calls that were claimed
 UPDATE gristmill.response_cache c
-SET run = d.run, cost_usd = d.cost_pico::numeric / 1000000000000, bytes = d.bytes,
-    expires_at = now() + make_interval(secs => $6)
-FROM (SELECT t.* FROM UNNEST($1::bytea[], $2::uuid[], $3::integer[], $4::bigint[], $5::integer[])
-                      AS t (key, job_id, run, cost_pico, bytes)
-      JOIN gristmill.response_cache l ON l.key = t.key AND l.job_id = t.job_id
-      ORDER BY t.key FOR UPDATE OF l) d
-WHERE c.key = d.key
-RETURNING c.key";
+SET run = t.run, cost_usd = t.cost_pico::numeric / 1000000000000, bytes = t.bytes,
+    expires_at = now() + make_interval(secs => $5)
+FROM UNNEST($1::bytea[], $2::integer[], $3::bigint[], $4::integer[]) AS t (key, run, cost_pico, bytes)
+WHERE c.key = t.key";
 
 const KEEP_INSTEAD: &str = "-- keep answers in the place of others
-INSERT INTO gristmill.response_cache AS c (key, job_id, run, cost_usd, bytes, project, expires_at)
-SELECT t.key, t.job_id, t.run, t.cost_pico::numeric / 1000000000000, t.bytes, t.project, now() + make_interval(secs => $7)
-FROM UNNEST($1::bytea[], $2::uuid[], $3::integer[], $4::bigint[], $5::integer[], $6::text[])
-     AS t (key, job_id, run, cost_pico, bytes, project)
+INSERT INTO gristmill.response_cache AS c (key, run, cost_usd, bytes, expires_at, job_id, project)
+SELECT t.key, t.run, t.cost_pico::numeric / 1000000000000, t.bytes, now() + make_interval(secs => $5), t.job_id, t.project
+FROM UNNEST($1::bytea[], $2::integer[], $3::bigint[], $4::integer[], $6::uuid[], $7::text[])
+     AS t (key, run, cost_pico, bytes, job_id, project)
 ORDER BY t.key
 ON CONFLICT (key) DO UPDATE
 SET job_id = EXCLUDED.job_id, run = EXCLUDED.run, cost_usd = EXCLUDED.cost_usd, bytes = EXCLUDED.bytes,
     project = EXCLUDED.project, created_at = now(), used_at = now(), expires_at = EXCLUDED.expires_at";
 
 const LET_GO: &str = "-- calls that ended without an answer
-DELETE FROM gristmill.response_cache WHERE job_id = ANY ($1) AND run IS NULL RETURNING job_id";
+DELETE FROM gristmill.response_cache
+WHERE key IN (SELECT key FROM gristmill.response_cache WHERE job_id = ANY ($1) AND run IS NULL ORDER BY key FOR UPDATE)
+RETURNING job_id";
 
 // The sum keeps the planner from the index of all that waits, which it would walk for the life of the statement.
 const WAKE: &str = "-- who waited for these
@@ -305,40 +308,53 @@ pub(super) async fn keep(
     if left.is_nothing() {
         return Ok(());
     }
-    keep_answers(tx, rules, left.answers.iter().map(|(key, kept)| (key, *kept)).collect()).await?;
+    if !left.answers.is_empty() {
+        keep_answers(tx, rules, &left).await?;
+    }
     if !left.without.is_empty() {
-        let query = sqlx::query(LET_GO).bind(left.without.iter().map(|job| job.uuid()).bind_iter());
+        let query = sqlx::query(LET_GO).bind(left.without.iter().map(|(_, job)| job.uuid()).bind_iter());
         query.execute(&mut *tx).await.map_err(failed(KEEPING))?;
     }
     wake(tx, &left.ended).await
 }
 
-async fn keep_answers(
-    tx: &mut PgConnection,
-    rules: CacheRules,
-    mut answers: Vec<(&CacheKey, (&Settlement, &JobResult))>,
-) -> Result<()> {
-    for statement in [KEEP, KEEP_INSTEAD] {
-        if answers.is_empty() {
-            break;
-        }
-        let settlements = || answers.iter().map(|(_, (settlement, _))| *settlement);
-        let mut query = sqlx::query(statement)
-            .bind(bytes(answers.iter().map(|(key, _)| *key)))
-            .bind(settlements().map(|settlement| settlement.job.id.uuid()).bind_iter())
-            .bind(settlements().map(|settlement| int(settlement.job.run)).bind_iter())
-            .bind(settlements().map(cost_of_answer).bind_iter())
-            .bind(settlements().map(|settlement| i32::try_from(settlement.weight()).unwrap_or(i32::MAX)).bind_iter());
-        if statement == KEEP_INSTEAD {
-            let caching = settlements().filter_map(|settlement| settlement.caching.as_ref());
-            query = query.bind(caching.map(|caching| text(&caching.project)).bind_iter());
-        }
-        let query = query.bind(seconds(rules.ttl));
-        let kept: HashSet<CacheKey> =
-            query.fetch_all(&mut *tx).await.map_err(failed(KEEPING))?.iter().map(key).collect();
-        answers.retain(|(key, _)| !kept.contains(key));
+async fn keep_answers(tx: &mut PgConnection, rules: CacheRules, left: &Left<'_>) -> Result<()> {
+    // All that this transaction touches, since what follows does so in turns.
+    let keys: BTreeSet<&CacheKey> = left.answers.keys().chain(left.without.iter().map(|(key, _)| key)).collect();
+    let rows = sqlx::query(LOCK).bind(bytes(keys)).fetch_all(&mut *tx).await.map_err(failed(KEEPING))?;
+    let open = rows.iter().filter(|row| row.get("open"));
+    let claims: HashMap<CacheKey, Uuid> = open.map(|row| (key(row), row.get("job_id"))).collect();
+    let is_claimed = |(key, settlement): &(&CacheKey, &Settlement)| claims.get(key) == Some(&settlement.job.id.uuid());
+    let answers = left.answers.iter().map(|(key, (settlement, _))| (key, *settlement));
+    let (claimed, others): (Vec<_>, Vec<_>) = answers.partition(is_claimed);
+    if !claimed.is_empty() {
+        keeping(KEEP, rules, &claimed).execute(&mut *tx).await.map_err(failed(KEEPING))?;
+    }
+    if !others.is_empty() {
+        let caching = others.iter().filter_map(|(_, settlement)| settlement.caching.as_ref());
+        keeping(KEEP_INSTEAD, rules, &others)
+            .bind(others.iter().map(|(_, settlement)| settlement.job.id.uuid()).bind_iter())
+            .bind(caching.map(|caching| text(&caching.project)).bind_iter())
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(KEEPING))?;
     }
     Ok(())
+}
+
+/// Binds what both statements that keep answers begin with.
+fn keeping<'a>(
+    statement: &'static str,
+    rules: CacheRules,
+    answers: &'a [(&CacheKey, &Settlement)],
+) -> Query<'a, Postgres, PgArguments> {
+    let settlements = || answers.iter().map(|(_, settlement)| *settlement);
+    sqlx::query(statement)
+        .bind(bytes(answers.iter().map(|(key, _)| *key)))
+        .bind(settlements().map(|settlement| int(settlement.job.run)).bind_iter())
+        .bind(settlements().map(cost_of_answer).bind_iter())
+        .bind(settlements().map(|settlement| i32::try_from(settlement.weight()).unwrap_or(i32::MAX)).bind_iter())
+        .bind(seconds(rules.ttl))
 }
 
 /// Lets go of the calls of jobs that nobody answers any more, and wakes who waited for these.
@@ -392,14 +408,18 @@ WITH RECURSIVE waited AS (
 SELECT w.waits_for FROM waited w
 WHERE w.waits_for IS NOT NULL AND NOT EXISTS (SELECT 1 FROM gristmill.live l WHERE l.job_id = w.waits_for) LIMIT $1";
 
-const BYTES: &str = "-- bytes of all answers
-SELECT coalesce(sum(bytes), 0)::bigint FROM gristmill.response_cache";
+// One look at all rows, which are small, in place of an index that each call would have to change.
+const TO_PRUNE: &str = "-- what there is to prune
+SELECT coalesce(sum(bytes) FILTER (WHERE run IS NULL OR expires_at > now()), 0)::bigint AS bytes,
+       coalesce(bool_or(run IS NOT NULL AND expires_at <= now()), false) AS expired,
+       coalesce(bool_or(run IS NULL AND created_at < now() - make_interval(secs => $1)), false) AS doubted
+FROM gristmill.response_cache";
 
 const LEAST_USED: &str = "-- delete answers that were not used for longest
 DELETE FROM gristmill.response_cache
 WHERE key IN (SELECT o.key FROM (SELECT c.key, sum(c.bytes) OVER (ORDER BY c.used_at, c.key) - c.bytes AS before
                                  FROM (SELECT key, used_at, bytes FROM gristmill.response_cache
-                                       WHERE run IS NOT NULL ORDER BY used_at, key LIMIT $2) c) o
+                                       WHERE run IS NOT NULL ORDER BY used_at, key LIMIT $2 FOR UPDATE SKIP LOCKED) c) o
               WHERE o.before < $1)";
 
 async fn size(pool: &PgPool, project: Option<&str>) -> Result<CacheSize> {
@@ -410,16 +430,21 @@ async fn size(pool: &PgPool, project: Option<&str>) -> Result<CacheSize> {
 async fn prune(pool: &PgPool, rules: CacheRules, limit: u32) -> Result<u64> {
     let limit = i64::from(limit);
     let mut tx = pool.begin().await.map_err(failed(PRUNING))?;
-    let expired = sqlx::query(EXPIRED).bind(limit).execute(&mut *tx).await.map_err(failed(PRUNING))?;
-    let mut changed = expired.rows_affected();
-    let bytes: i64 = sqlx::query_scalar(BYTES).fetch_one(&mut *tx).await.map_err(failed(PRUNING))?;
-    let too_many = bytes.saturating_sub(big(rules.max_bytes));
+    let mut changed = 0;
+    let seen = sqlx::query(TO_PRUNE).bind(seconds(DOUBTED_AFTER)).fetch_one(&mut *tx).await.map_err(failed(PRUNING))?;
+    if seen.get("expired") {
+        let query = sqlx::query(EXPIRED).bind(limit);
+        changed += query.execute(&mut *tx).await.map_err(failed(PRUNING))?.rows_affected();
+    }
+    let too_many = seen.get::<i64, _>("bytes").saturating_sub(big(rules.max_bytes));
     if too_many > 0 {
         let query = sqlx::query(LEAST_USED).bind(too_many).bind(limit);
         changed += query.execute(&mut *tx).await.map_err(failed(PRUNING))?.rows_affected();
     }
-    let query = sqlx::query(DOUBTED).bind(seconds(DOUBTED_AFTER));
-    changed += query.execute(&mut *tx).await.map_err(failed(PRUNING))?.rows_affected();
+    if seen.get("doubted") {
+        let query = sqlx::query(DOUBTED).bind(seconds(DOUBTED_AFTER));
+        changed += query.execute(&mut *tx).await.map_err(failed(PRUNING))?.rows_affected();
+    }
     let query = sqlx::query_scalar::<_, Uuid>(WAITED_FOR).bind(limit);
     let ended = query.fetch_all(&mut *tx).await.map_err(failed(PRUNING))?;
     if !ended.is_empty() {

@@ -34,7 +34,9 @@ WITH gone AS (SELECT job_id, part_day FROM gristmill.job
               WHERE batch_id = $1 AND part_day BETWEEN $3 AND $4 ORDER BY job_id LIMIT $2),
      attempts AS (DELETE FROM gristmill.attempt a USING gone g
                   WHERE a.job_id = g.job_id AND a.part_day = g.part_day AND a.part_day BETWEEN $3 AND $4 RETURNING 1),
-     answers AS (DELETE FROM gristmill.response_cache c USING gone g WHERE c.job_id = g.job_id AND c.run IS NOT NULL),
+     answers AS (DELETE FROM gristmill.response_cache
+                 WHERE key IN (SELECT c.key FROM gristmill.response_cache c JOIN gone g ON g.job_id = c.job_id
+                               WHERE c.run IS NOT NULL ORDER BY c.key FOR UPDATE OF c SKIP LOCKED)),
      results AS (DELETE FROM gristmill.result r USING gone g
                  WHERE r.job_id = g.job_id AND r.part_day = g.part_day AND r.part_day BETWEEN $3 AND $4 RETURNING 1),
      requests AS (DELETE FROM gristmill.job j USING gone g
@@ -104,7 +106,9 @@ WITH next AS (SELECT job_id, part_day FROM gristmill.job
                   SET error = (replace(a.error::text, '\\u0000', '\\ufffd')::jsonb - 'body')::json
                   FROM next n WHERE a.job_id = n.job_id AND a.part_day = n.part_day AND a.part_day BETWEEN $3 AND $4
                     AND a.error IS NOT NULL AND replace(a.error::text, '\\u0000', '\\ufffd')::jsonb ? 'body' RETURNING 1),
-     answers AS (DELETE FROM gristmill.response_cache c USING next n WHERE c.job_id = n.job_id AND c.run IS NOT NULL),
+     answers AS (DELETE FROM gristmill.response_cache
+                 WHERE key IN (SELECT c.key FROM gristmill.response_cache c JOIN next n ON n.job_id = c.job_id
+                               WHERE c.run IS NOT NULL ORDER BY c.key FOR UPDATE OF c SKIP LOCKED)),
      results AS (UPDATE gristmill.result r
                  SET response = NULL, output_text = NULL,
                      error = (replace(r.error::text, '\\u0000', '\\ufffd')::jsonb - 'body')::json

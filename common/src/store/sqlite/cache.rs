@@ -234,7 +234,7 @@ pub(super) async fn keep(
         values.put(later(now, rules.ttl));
     };
     KEEP.execute(&mut *tx, &answers, nothing, put).await?;
-    let put = |values: &mut Values, id: &JobId| values.put(id.uuid());
+    let put = |values: &mut Values, (_, id): &(CacheKey, JobId)| values.put(id.uuid());
     LET_GO.execute(&mut *tx, &left.without, nothing, put).await?;
     wake(tx, &left.ended, now).await
 }

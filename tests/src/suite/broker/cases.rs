@@ -8,10 +8,10 @@ use futures_util::future::join_all;
 use gristmill_common::broker::{Aside, Confirm, Error, Outgoing};
 use gristmill_common::envelope::MAX_MESSAGE_BYTES;
 use gristmill_common::job::{LaneKey, Priority};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    GROUPS, PATIENCE, SILENCE, Scene, depth, expect_silence, lane, next, numbered, publish, take, until, until_steady,
+    GROUPS, PATIENCE, SILENCE, Scene, depth, expect_silence, lane, next, numbered, publish, take, until, until_taken,
     within,
 };
 
@@ -147,7 +147,7 @@ pub async fn priorities_share_by_weight_and_none_starves(scene: Scene) {
         publish(&*broker, key, &numbered(key.priority.as_str(), 100)).await;
     }
     let mut consumer = broker.consume("alpha", 200).await.unwrap();
-    until_steady(&*broker, &lanes).await;
+    until_taken(&*broker, &lanes).await;
     let mut shares: BTreeMap<String, usize> = BTreeMap::new();
     let mut since_bulk = 0;
     for payload in take(&mut consumer, 100).await {
@@ -174,7 +174,7 @@ pub async fn lanes_of_a_priority_take_turns(scene: Scene) {
         publish(&*broker, key, &numbered(&n.to_string(), 5)).await;
     }
     let mut consumer = broker.consume("alpha", 200).await.unwrap();
-    until_steady(&*broker, &lanes).await;
+    until_taken(&*broker, &lanes).await;
     let first = take(&mut consumer, 24).await;
     let long = first.iter().filter(|payload| payload.starts_with(b"0 ")).count();
     assert!((5..=12).contains(&long), "{long} of the first 24 are of the long lane");
@@ -184,14 +184,17 @@ pub async fn lanes_of_a_priority_take_turns(scene: Scene) {
 
 /// A window that is made smaller lets less out, one that is made larger lets more out, and nothing is lost on the way.
 pub async fn the_window_can_be_changed(scene: Scene) {
+    // More than the waiting for the smaller window takes.
+    const MESSAGES: usize = 700;
     let broker = scene.alpha().await;
-    publish(&*broker, &lane("alpha", Priority::Standard, 3), &numbered("m", 60)).await;
+    publish(&*broker, &lane("alpha", Priority::Standard, 3), &numbered("m", MESSAGES)).await;
     let mut consumer = broker.consume("alpha", 10).await.unwrap();
     let mut seen = take(&mut consumer, 5).await;
     consumer.resize(2);
     // It takes effect soon: until then a third may come.
+    let deadline = Instant::now() + PATIENCE;
     loop {
-        assert!(seen.len() < 40, "the window stays as it was");
+        assert!(Instant::now() < deadline, "the window stays as it was");
         let two = [next(&mut consumer).await, next(&mut consumer).await];
         let third = timeout(SILENCE, consumer.next()).await.ok().flatten();
         let small = third.is_none();
@@ -202,6 +205,7 @@ pub async fn the_window_can_be_changed(scene: Scene) {
         if small {
             break;
         }
+        sleep(SILENCE).await;
     }
     consumer.resize(6);
     let mut held = Vec::new();
@@ -212,9 +216,9 @@ pub async fn the_window_can_be_changed(scene: Scene) {
         seen.push(delivery.payload.clone());
         delivery.settle.ack();
     }
-    let left = 60 - seen.len();
+    let left = MESSAGES - seen.len();
     seen.extend(take(&mut consumer, left).await);
-    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>().len(), 60, "each message once");
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>().len(), MESSAGES, "each message once");
     broker.shutdown().await;
 }
 

@@ -10,8 +10,8 @@ use gristmill_common::outcome::Status;
 use gristmill_common::store::{Arrival, End, Error, Settlement, Verdict, Wake};
 
 use super::{
-    LONG, Lab, SHORT, arrival, arrivals, attempt, ended, eventually, job, new_batch, now, owner, reference, request,
-    settle, success, ticket, wake,
+    LONG, Lab, SHORT, SOON, arrival, arrivals, attempt, ended, eventually, job, new_batch, now, owner, reference,
+    request, settle, success, ticket, wake,
 };
 
 pub async fn an_arrival_is_admitted_with_its_recorded_request(lab: Lab) {
@@ -113,7 +113,7 @@ pub async fn a_waiting_job_is_taken_only_when_due(lab: Lab) {
         attempts: vec![attempt(1), attempt(2)],
         caching: None,
         end: End::Wake(Wake {
-            after: Duration::from_millis(500),
+            after: SOON,
             reason: "rate limit".to_owned(),
             calls: 2,
             attempts: 1,

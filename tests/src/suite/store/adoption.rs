@@ -1,14 +1,13 @@
 //! What admission does with jobs that no producer recorded.
 
-use std::time::Duration;
-
 use gristmill_common::batch::BatchState;
 use gristmill_common::id::{BatchId, JobId};
 use gristmill_common::job::Job;
 use gristmill_common::store::{Arrival, BatchSelector, Opened, Recorded, Verdict};
 
 use super::{
-    LONG, Lab, chunk, ended, job, jobs, new_batch, now, owner, reference, request, settle, stranger, success, ticket,
+    LONG, Lab, SOON, chunk, ended, job, jobs, new_batch, now, owner, reference, request, settle, stranger, success,
+    ticket,
 };
 
 /// A job whose sender named no batch.
@@ -91,7 +90,7 @@ pub async fn a_message_of_an_unknown_batch_is_not_adopted(lab: Lab) {
 
 pub async fn an_adopted_job_for_later_waits(lab: Lab) {
     let mut later = adhoc(0);
-    later.options.not_before = Some(now() + Duration::from_millis(500));
+    later.options.not_before = Some(now() + SOON);
     let worker = lab.worker(LONG).await;
     assert_eq!(lab.store.admit(worker, vec![stranger(&later)]).await.unwrap(), [Verdict::Waiting]);
     assert_eq!(lab.store.progress(later.batch).await.unwrap().waiting, 1);

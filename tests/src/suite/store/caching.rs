@@ -9,12 +9,8 @@ use gristmill_common::store::{CacheSize, UsageScope};
 use super::*;
 
 /// The rules of [`Lab::brief`].
-pub const BRIEF: CacheRules = CacheRules {
-    scope: gristmill_common::cache::CacheScope::Shared,
-    ttl: Duration::from_millis(400),
-    max_bytes: 150,
-    max_answer_bytes: 100,
-};
+pub const BRIEF: CacheRules =
+    CacheRules { scope: gristmill_common::cache::CacheScope::Shared, ttl: SOON, max_bytes: 150, max_answer_bytes: 100 };
 
 fn policy(text: &str) -> CachePolicy {
     text.parse().unwrap()
@@ -317,7 +313,7 @@ pub async fn who_waited_for_a_poisonous_run_makes_its_own(lab: Lab) {
 
 pub async fn a_run_that_waits_ends_at_its_deadline(lab: Lab) {
     let worker = lab.worker(LONG).await;
-    let deadline = now() + chrono::TimeDelta::milliseconds(300);
+    let deadline = now() + SOON;
     let submitted = lab.submitted_with("sweep", 2, |n, job| {
         ask(job, 1, "on");
         job.options.deadline = (n == 1).then_some(deadline);
@@ -376,6 +372,7 @@ pub async fn answers_go_when_their_time_is_over(lab: Lab) {
     hit(&lab.brief.admit(worker, arrivals(&second.jobs)).await.unwrap()[0]);
     // Whoever asks first behind its end makes the call anew.
     let third = eventually("it is not answered", || async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let name = format!("at-{}", BatchId::new(now()));
         let third = equal(&lab, &name, 2, "on").await;
         let verdicts = lab.brief.admit(worker, arrivals(&third.jobs)).await.unwrap();

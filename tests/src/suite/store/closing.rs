@@ -1,14 +1,12 @@
 //! Deadlines.
 
-use std::time::Duration;
-
 use gristmill_common::batch::BatchState;
 use gristmill_common::failure::ErrorClass;
 use gristmill_common::job::Job;
 use gristmill_common::outcome::Status;
 use gristmill_common::store::Verdict;
 
-use super::{LONG, Lab, arrivals, eventually, failure, now, settle, success, wake};
+use super::{LONG, Lab, SOON, arrivals, eventually, failure, now, settle, success, wake};
 
 impl Lab {
     /// Does what a keeper does for deadlines, `limit` jobs at a time, until a batch has so many expired jobs.
@@ -23,7 +21,7 @@ impl Lab {
 }
 
 fn soon(_: u32, job: &mut Job) {
-    job.options.deadline = Some(now() + Duration::from_millis(900));
+    job.options.deadline = Some(now() + SOON);
 }
 
 pub async fn jobs_past_their_deadline_that_nobody_holds_expire(lab: Lab) {

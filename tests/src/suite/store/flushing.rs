@@ -9,7 +9,7 @@ use gristmill_common::outcome::{AttemptRecord, Status, Usage};
 use gristmill_common::store::{End, Flushed, Settlement, Verdict};
 
 use super::{
-    LONG, Lab, SHORT, arrivals, attempt, ended, failure, now, owner, reference, settle, success, ticket, wake,
+    LONG, Lab, SHORT, SOON, arrivals, attempt, ended, failure, now, owner, reference, settle, success, ticket, wake,
 };
 
 pub async fn a_batch_finishes_with_its_last_result(lab: Lab) {
@@ -215,7 +215,7 @@ pub async fn a_settlement_of_an_earlier_run_is_lost(lab: Lab) {
 pub async fn a_wake_up_is_no_later_than_the_deadline(lab: Lab) {
     let submitted = lab
         .submitted_with("sweep", 2, |ordinal, job| {
-            job.options.deadline = Some(now() + if ordinal == 0 { Duration::from_millis(800) } else { LONG });
+            job.options.deadline = Some(now() + if ordinal == 0 { SOON } else { LONG });
         })
         .await;
     let worker = lab.worker(LONG).await;

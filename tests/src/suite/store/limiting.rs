@@ -25,14 +25,15 @@ pub async fn workers_that_lease_at_once_get_no_more_than_the_rate(lab: Lab) {
     let owners = [OwnerId::new(now()), OwnerId::new(now())];
     let started = Instant::now();
     let mut all = 0;
-    while started.elapsed() < Duration::from_millis(1_500) {
+    // A slow machine leases less, and takes longer.
+    while all < 50 || started.elapsed() < Duration::from_millis(1_500) {
+        assert!(started.elapsed() < Duration::from_secs(30), "only {all} in {:?}", started.elapsed());
         let (a, b) = tokio::join!(leased(&lab.store, owners[0], ask()), leased(&lab.other, owners[1], ask()));
         all += a + b;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let seconds = started.elapsed().as_secs_f64();
-    // What is leased ahead, and what the account began with, is below 2 s of the rate; a slow machine leases less.
-    assert!(all >= 50, "{all} in {seconds:.1} s");
+    // What is leased ahead, and what the account began with, is below 2 s of the rate.
     #[expect(clippy::cast_precision_loss, reason = "some hundred units")]
     let rate = all as f64 / (seconds + 2.0);
     assert!(rate <= 100.0, "{all} in {seconds:.1} s");

@@ -6,7 +6,9 @@ use gristmill_common::batch::BatchState;
 use gristmill_common::id::JobId;
 use gristmill_common::store::{BatchSelector, Chunk, Error, Opened, Recorded, Sealed, Verdict};
 
-use super::{LONG, Lab, SHORT, arrivals, chunk, eventually, job, jobs, new_batch, now, owner, reference, success};
+use super::{
+    LONG, Lab, SHORT, SOON, arrivals, chunk, eventually, job, jobs, new_batch, now, owner, reference, success,
+};
 
 pub async fn a_new_batch_is_held_by_its_producer(lab: Lab) {
     let new = new_batch("sweep", owner());
@@ -139,7 +141,7 @@ pub async fn a_job_for_later_waits_in_its_live_row(lab: Lab) {
     let producer = owner();
     let submitted = lab.recorded("sweep", producer, 0).await;
     let mut two = jobs(submitted.id, 0..2);
-    two[1].options.not_before = Some(now() + Duration::from_millis(700));
+    two[1].options.not_before = Some(now() + SOON);
     assert_eq!(lab.store.record(chunk(producer, &two, 0)).await.unwrap(), Recorded::Committed);
     assert_eq!(lab.store.progress(submitted.id).await.unwrap().waiting, 1);
     let worker = lab.worker(LONG).await;

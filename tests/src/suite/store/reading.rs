@@ -196,16 +196,27 @@ pub async fn progress_tells_held_from_waiting(lab: Lab) {
 }
 
 pub async fn a_hint_comes_after_results(lab: Lab) {
-    let submitted = lab.submitted("sweep", 3).await;
+    let submitted = lab.submitted("sweep", 63).await;
     let worker = lab.worker(LONG).await;
     let held = lab.admitted(worker, &submitted.jobs).await;
+    let (three, others) = held.split_at(3);
     let (mut here, mut elsewhere) = (lab.store.hints(), lab.other.hints());
-    for (job, text) in held.iter().zip(["a", "b", "c"]) {
+    // Listening begins a little after it was asked for.
+    let mut listens = false;
+    for job in others {
+        lab.store.flush(worker, &[settle(job, success("before"))]).await.unwrap();
+        listens = tokio::time::timeout(Duration::from_secs(1), elsewhere.changed()).await.is_ok();
+        if listens {
+            break;
+        }
+    }
+    assert!(listens, "nothing was heard of sixty results");
+    for (job, text) in three.iter().zip(["a", "b", "c"]) {
         here.mark_unchanged();
         elsewhere.mark_unchanged();
         lab.store.flush(worker, &[settle(job, success(text))]).await.unwrap();
         for hints in [&mut here, &mut elsewhere] {
-            tokio::time::timeout(Duration::from_secs(10), hints.changed()).await.expect("a hint").unwrap();
+            tokio::time::timeout(Duration::from_secs(60), hints.changed()).await.expect("a hint").unwrap();
         }
     }
 }

@@ -94,7 +94,7 @@ async fn a_stream_is_one_under_any_content_type_and_whoever_asked_for_it() {
 async fn an_undeclared_stream_is_shown_as_it_comes_and_watched_as_one() {
     let server = Server::start(Script::AnswerAndHang(format!("HTTP/1.1 200 OK\r\n\r\n{EVENTS}"))).await;
     let shown = Shown::default();
-    let reply = streamed(&server, |deployment| deployment.timeouts.idle = Duration::from_millis(80), &shown).await;
+    let reply = streamed(&server, |deployment| deployment.timeouts.idle = Duration::from_secs(1), &shown).await;
     let record = error(&reply);
     assert_eq!((&record.class, record.causes[0].kind.as_str()), (&ErrorClass::MidStream, "timeout.idle"));
     assert_eq!((record.partial_output.as_deref(), shown.0.lock().unwrap().len()), (Some("Hello"), 2));
@@ -102,33 +102,34 @@ async fn an_undeclared_stream_is_shown_as_it_comes_and_watched_as_one() {
 
 #[tokio::test]
 async fn each_limit_of_a_stream_names_itself() {
-    let short = Duration::from_millis(80);
+    // Within it, an answer must have begun.
+    const LIMIT: Duration = Duration::from_secs(5);
     let keeps_alive = stream(": keep-alive\n\n");
-    for (script, change, kind, class) in [
+    let table = [
         // Comments keep a connection alive, and are no output.
         (
             Script::Drip(keeps_alive.clone()),
-            (|deployment| deployment.timeouts.first_byte = Duration::from_millis(80))
-                as fn(&mut gristmill_common::config::Deployment),
+            (|deployment| deployment.timeouts.first_byte = LIMIT) as fn(&mut gristmill_common::config::Deployment),
             "timeout.first_token",
             ErrorClass::Timeout,
         ),
         (
             Script::AnswerAndHang(stream(EVENTS)),
-            |deployment| deployment.timeouts.idle = Duration::from_millis(80),
+            |deployment| deployment.timeouts.idle = LIMIT,
             "timeout.idle",
             ErrorClass::MidStream,
         ),
         (
             Script::Drip(stream(EVENTS)),
-            |deployment| deployment.timeouts.total = Duration::from_millis(80),
+            |deployment| deployment.timeouts.total = LIMIT,
             "timeout.total",
             ErrorClass::MidStream,
         ),
         (Script::AnswerAndReset(stream(EVENTS)), |_| {}, "reset", ErrorClass::MidStream),
         (Script::AnswerAndClose(stream(EVENTS)), |_| {}, "stream", ErrorClass::MidStream),
         (Script::AnswerAndClose(stream("")), |_| {}, "stream", ErrorClass::ApiConnection),
-    ] {
+    ];
+    let calls = table.into_iter().map(|(script, change, kind, class)| async move {
         let server = Server::start(script.clone()).await;
         let reply = streamed(&server, change, &Shown::default()).await;
         let record = error(&reply);
@@ -137,11 +138,12 @@ async fn each_limit_of_a_stream_names_itself() {
         // Whether a reset is seen as one depends on what the kernel had handed over by then.
         assert!(seen == kind || (kind == "reset" && seen == "stream"), "{script:?}: {record:?}");
         if kind.starts_with("timeout") {
-            assert!(record.message.contains(&format!("{short:?}")), "{}", record.message);
+            assert!(record.message.contains(&format!("{LIMIT:?}")), "{}", record.message);
         }
         let partial = (class == ErrorClass::MidStream).then_some("Hello");
         assert_eq!(record.partial_output.as_deref(), partial, "{script:?}");
-    }
+    });
+    futures_util::future::join_all(calls).await;
 }
 
 #[tokio::test]

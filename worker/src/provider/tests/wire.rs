@@ -97,28 +97,29 @@ async fn a_refusal_is_read_with_its_wait() {
 
 #[tokio::test]
 async fn each_time_limit_names_itself_and_what_to_change() {
-    let short = Duration::from_millis(80);
-    let head = "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n{";
+    // Before the total has passed, the request must have been sent.
+    let (short, long) = (Duration::from_millis(80), Duration::from_secs(5));
+    let hangs = Script::AnswerAndHang("HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n{".to_owned());
     type Limit = fn(&mut Timeouts) -> &mut Duration;
     let connect: Limit = |timeouts| &mut timeouts.connect;
     let first_byte: Limit = |timeouts| &mut timeouts.first_byte;
     let idle: Limit = |timeouts| &mut timeouts.idle;
     let total: Limit = |timeouts| &mut timeouts.total;
-    for (script, scheme, limit, kind, names, sent, status) in [
+    for (script, scheme, (limit, time), kind, names, sent, status) in [
         // Accepts the connection and never answers the TLS handshake.
-        (Script::Deaf, "https", connect, "timeout.connect", "connect_timeout (80ms)", false, None),
-        (Script::Deaf, "http", first_byte, "timeout.first_byte", "first_byte_timeout (80ms)", true, None),
-        (Script::AnswerAndHang(head.to_owned()), "http", idle, "timeout.idle", "idle_timeout (80ms)", true, Some(200)),
-        (Script::Deaf, "http", total, "timeout.total", "timeout (80ms)", true, None),
+        (Script::Deaf, "https", (connect, short), "timeout.connect", "connect_timeout (80ms)", false, None),
+        (Script::Deaf, "http", (first_byte, short), "timeout.first_byte", "first_byte_timeout (80ms)", true, None),
+        (hangs, "http", (idle, short), "timeout.idle", "idle_timeout (80ms)", true, Some(200)),
+        (Script::Deaf, "http", (total, long), "timeout.total", "timeout (5s)", true, None),
     ] {
         let server = Server::start(script).await;
         let mut deployment = deployment(&server.base().replace("http", scheme));
-        *limit(&mut deployment.timeouts) = short;
+        *limit(&mut deployment.timeouts) = time;
         let reply = call(&provider(&deployment)).await;
         assert_eq!(kinds(&reply), of(ErrorClass::Timeout, kind), "{:?}", reply.outcome);
         assert!(error(&reply).message.contains(names), "{kind}: {}", error(&reply).message);
         assert_eq!((reply.sent, reply.http_status), (sent, status), "{kind}");
-        assert!(reply.latency_ms >= 80, "{kind}");
+        assert!(u128::from(reply.latency_ms) >= time.as_millis(), "{kind}");
     }
 }
 
@@ -183,7 +184,9 @@ async fn a_server_that_is_not_there_is_told_from_one_that_breaks_off() {
     // Nothing listens on port 1.
     for (base, kind) in [("http://127.0.0.1:1/v1", "connect"), ("http://canary-host.invalid/v1", "dns")] {
         let reply = call(&provider(&deployment(base))).await;
-        assert_eq!(kinds(&reply), of(ErrorClass::ApiConnection, kind), "{:?}", reply.outcome);
+        // A resolver without a server may not answer in time.
+        let is_unresolved = kind == "dns" && kinds(&reply) == of(ErrorClass::Timeout, "timeout.connect");
+        assert!(is_unresolved || kinds(&reply) == of(ErrorClass::ApiConnection, kind), "{:?}", reply.outcome);
         assert!(!reply.sent, "{kind}");
         assert_eq!(error(&reply).disposition(), Disposition::DeploymentFault, "{kind}");
         assert!(error(&reply).message.contains("api_base"), "{}", error(&reply).message);
@@ -303,7 +306,7 @@ async fn a_preview_is_what_a_call_sends_without_the_key() {
 #[tokio::test]
 async fn the_models_that_a_provider_has_are_read() {
     let list = r#"{"object":"list","data":[{"id":"a","object":"model"},{"id":"b"}]}"#;
-    let limit = Duration::from_secs(5);
+    let limit = Duration::from_secs(30);
     let server = Server::start(Script::Answer(answer("200 OK", "", list))).await;
     let models = provider(&deployment(&server.base())).models(limit).await.unwrap();
     assert_eq!(models, ["a", "b"]);

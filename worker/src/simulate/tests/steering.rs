@@ -21,7 +21,7 @@ async fn control_changes_what_later_calls_meet() {
     control.set_output_tokens(1);
     let answer = json(ask(&simulator, "job").await.unwrap()).await;
     assert_eq!(answer["usage"]["completion_tokens"], 1);
-    control.set_limits(limits("rpm:60"));
+    control.set_limits(limits("rpm:1"));
     assert_eq!((status(&simulator, "job").await, status(&simulator, "job").await), (200, 429));
     simulator.shutdown().await;
 }
@@ -72,7 +72,7 @@ async fn settings_are_changed_over_http_and_the_rest_stays() {
     let simulator = start(Options { output_tokens: 1, ..Options::default() }).await;
     let url = format!("http://{}/simulator/settings", simulator.addr());
     let set = |body: &'static str| client().post(&url).body(body).send();
-    assert_eq!(set(r#"{"latency_ms":30,"limits":{"rpm":60}}"#).await.unwrap().status(), 200);
+    assert_eq!(set(r#"{"latency_ms":30,"limits":{"rpm":1}}"#).await.unwrap().status(), 200);
     let start = Instant::now();
     let answer = ask(&simulator, "job").await.unwrap();
     assert!(start.elapsed() >= Duration::from_millis(30));
