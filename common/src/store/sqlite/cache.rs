@@ -56,7 +56,7 @@ WHERE r.response IS NOT NULL",
 );
 
 static GONE: Group = Group::new(
-    "-- answers that were deleted with their batches
+    "-- answers whose results were deleted
 DELETE FROM response_cache WHERE run IS NOT NULL AND key IN (VALUES ",
     1,
     ")",
